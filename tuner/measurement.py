@@ -1,0 +1,168 @@
+"""The records that pass between rooms: frozen, with units in their names; ``None`` = not measured."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Union
+
+Scalar = Union[bool, int, float, str]
+Configuration = Mapping[str, Scalar]
+"""One choice of values: knob name -> value. Knobs whose condition does not hold are absent."""
+
+REASONS: Mapping[str, str] = {
+    "crash": "the server ended by itself",
+    "out_of_memory": "the server outgrew its memory limit",
+    "start_timeout": "the server was not ready in time",
+    "start_failed": "the server refused to start",
+    "errors": "too many requests were answered with an error",
+    "overloaded": "the queue of unanswered requests kept growing",
+    "client_limited": "the load generator itself was late, so the latencies are not the server's",
+    "client_failed": "the load generator ended by itself",
+    "no_answers": "no request was answered inside the measured window",
+    "disturbed": "other work on the machine disturbed the stage, twice",
+    "killed": "the study was killed while the trial ran; does not count as finished",
+    "internal": "tuner itself failed; the traceback is in the log",
+}
+"""Why a trial may end without a measurement: reason -> what it means."""
+
+
+def configuration_key(configuration: Configuration) -> tuple[tuple[str, str], ...]:
+    """A hashable identity of a configuration; ``True``, ``1`` and ``1.0`` stay distinct."""
+    return tuple(sorted((name, f"{type(v).__name__}:{v!r}") for name, v in configuration.items()))
+
+
+@dataclass(frozen=True)
+class EnergyReading:
+    """What one meter saw between its window's opening and closing.
+
+    ``gross_j`` is everything in the meter's domains; ``client_j`` the load generator's share
+    where the source can tell it apart, never charged to the server; ``net_j`` is gross less the
+    client's share less the idle baseline (``idle_w`` x window) where a baseline was measured.
+    """
+
+    source: str
+    """Which meter: ``rapl``, ``pyrapl``, ``nvml``, ``cpu_time`` …"""
+    method: str
+    """``counter`` (hardware counted joules), ``sampled`` (power samples integrated) or ``estimate``."""
+    domains: tuple[str, ...]
+    window_s: float
+    gross_j: float
+    client_j: float | None = None
+    idle_w: float | None = None
+    net_j: float | None = None
+    samples: int = 2
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """The estimate's model and constants, and where they come from; per-domain joules."""
+
+    @property
+    def server_j(self) -> float:
+        """Gross energy less the client's share: what serving is charged for (joules)."""
+        return self.gross_j - (self.client_j or 0.0)
+
+    @property
+    def average_w(self) -> float:
+        return self.gross_j / self.window_s
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What one load stage gave. Latency counts from the intended send time; milliseconds."""
+
+    valid: bool
+    reason: str | None
+    """``None`` when valid, else one of ``REASONS``."""
+    message: str
+    pattern: str
+    target_rate_rps: float | None
+    warmup_s: float
+    window_s: float
+    """Length of the measured window, after warm-up, over which everything below is counted."""
+    requests: int
+    """Requests due in the window (open loop) or completed in it (closed loop)."""
+    errors: Mapping[str, int]
+    """gRPC status name (or ``HTTP_<code>``) -> count."""
+    throughput_rps: float | None
+    """Successful answers to requests of the window, per second of window."""
+    latency_p50_ms: float | None
+    latency_p95_ms: float | None
+    latency_p99_ms: float | None
+    latency_mean_ms: float | None
+    latency_max_ms: float | None
+    latency_p99_interval_ms: tuple[float, float] | None
+    """95 % confidence interval of the p99."""
+    latency_p50_interval_ms: tuple[float, float] | None
+    precise: bool
+    """Whether the interval reached the asked precision."""
+    client_lag_p99_ms: float | None
+    client_cpu_s: float | None
+    """CPU seconds the load generator's processes burned inside the window."""
+    seed: int
+    rows_per_request: int = 1
+    timeline: tuple[Mapping[str, float], ...] = ()
+    """One entry a second: ``second``, ``requests``, ``errors``, ``latency_p50_ms``, ``latency_max_ms``."""
+    samples_file: str | None = None
+    """Path of the compressed per-request record, if kept."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """Placement and priority of the client, machine load and steal before the stage, …"""
+
+    @property
+    def error_rate(self) -> float | None:
+        return sum(self.errors.values()) / self.requests if self.requests else None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A trial that succeeded: one load stage and the energy of the same window."""
+
+    stage: StageResult
+    energy: EnergyReading | None
+    deployment: Mapping[str, Any] = field(default_factory=dict)
+    """Command line, deployer, start-up seconds, environment of the server process, resources."""
+
+    def metrics(self) -> dict[str, float | None]:
+        """The flat numbers an objective or a constraint may name; ``None`` = not measured."""
+        stage, energy = self.stage, self.energy
+        answered = None
+        if stage.throughput_rps is not None:
+            answered = stage.throughput_rps * stage.window_s
+        per_request = energy.server_j / answered if energy and answered else None
+        net = energy.net_j / answered if energy and energy.net_j is not None and answered else None
+        return {
+            "latency_p50_ms": stage.latency_p50_ms,
+            "latency_p95_ms": stage.latency_p95_ms,
+            "latency_p99_ms": stage.latency_p99_ms,
+            "latency_mean_ms": stage.latency_mean_ms,
+            "latency_max_ms": stage.latency_max_ms,
+            "throughput_rps": stage.throughput_rps,
+            "error_rate": stage.error_rate,
+            "energy_per_request_j": per_request,
+            "energy_net_per_request_j": net,
+            "power_average_w": energy.average_w if energy else None,
+        }
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A trial that gave no measurement, and why."""
+
+    reason: str
+    message: str
+    log_tail: str = ""
+    partial: Mapping[str, Any] = field(default_factory=dict)
+    """What was seen before it failed (error counts, client lag), never used as a result."""
+
+
+Outcome = Union[Measurement, Failure]
+
+
+def to_json(record: Any) -> Any:
+    """A record as plain JSON values (dataclasses to objects, tuples to arrays)."""
+    if dataclasses.is_dataclass(record) and not isinstance(record, type):
+        return {f.name: to_json(getattr(record, f.name)) for f in dataclasses.fields(record)}
+    if isinstance(record, Mapping):
+        return {str(k): to_json(v) for k, v in record.items()}
+    if isinstance(record, (list, tuple)):
+        return [to_json(v) for v in record]
+    return record
