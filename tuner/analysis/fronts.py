@@ -1,0 +1,68 @@
+"""The Pareto front of a table of trials: members, knee, certainty, service levels."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from tuner.analysis.pareto import hypervolume, knee, membership_probability, non_dominated
+from tuner.analysis.tables import interval, numbers, valid_rows
+from tuner.errors import TableError
+
+DEFAULT_OBJECTIVES = ("latency_p99_ms", "energy_per_request_j")
+
+
+def mark_front(
+    table: pd.DataFrame,
+    objectives: Sequence[str] = DEFAULT_OBJECTIVES,
+    *,
+    maximise: Collection[str] = (),
+    limits: Mapping[str, float] | None = None,
+    draws: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """The table with what its front says of each row.
+
+    Adds the columns ``usable`` (valid, measured in every objective, within the service levels),
+    ``on_front``, ``knee`` and ``front_probability`` (see ``pareto.membership_probability``; NaN
+    for a row that is not usable). ``maximise`` names the objectives where more is better;
+    ``limits`` are service levels, the greatest allowed value of a column (the least allowed where
+    the column is in ``maximise``).
+    """
+    if not objectives:
+        raise TableError("a front needs at least one objective")
+    usable = valid_rows(table, objectives)
+    for column, bound in (limits or {}).items():
+        value = numbers(table, column)
+        kept = value >= bound if column in maximise else value <= bound
+        usable &= kept
+    signs = np.array([-1.0 if name in maximise else 1.0 for name in objectives])
+    values = np.column_stack([numbers(table, name) for name in objectives]) * signs
+    values[~usable] = np.nan
+    bounds = [interval(table, name) for name in objectives]
+    low = np.column_stack([-high if s < 0 else low for s, (low, high) in zip(signs, bounds)])
+    high = np.column_stack([-low if s < 0 else high for s, (low, high) in zip(signs, bounds)])
+    marked = table.copy()
+    marked["usable"] = usable
+    marked["on_front"] = non_dominated(values)
+    bend = knee(values)
+    marked["knee"] = np.arange(len(table)) == (-1 if bend is None else bend)
+    chance = np.full(len(table), np.nan)
+    if usable.any():
+        rows = np.flatnonzero(usable)
+        chance[rows] = membership_probability(
+            values[rows], low[rows], high[rows], draws=draws, seed=seed
+        )
+    marked["front_probability"] = chance
+    return marked
+
+
+def front_hypervolume(
+    table: pd.DataFrame, objectives: Sequence[str], reference: Sequence[float]
+) -> float:
+    """Hypervolume of the valid rows of a table, every objective minimised."""
+    rows = valid_rows(table, objectives)
+    values = np.column_stack([numbers(table, name)[rows] for name in objectives])
+    return hypervolume(values, np.asarray(reference, dtype=float))

@@ -1,0 +1,86 @@
+"""The plot of a study: every trial, the Pareto front and its knee."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from tuner.analysis.figures import COLOURS, INK, MUTED, new_figure, title
+from tuner.analysis.fronts import DEFAULT_OBJECTIVES, mark_front
+from tuner.analysis.tables import interval, label, numbers
+from tuner.errors import TableError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_FRONT, _KNEE, _TRIAL = COLOURS[1], COLOURS[3], COLOURS[0]
+
+
+def pareto_figure(
+    table: pd.DataFrame,
+    objectives: Sequence[str] = DEFAULT_OBJECTIVES,
+    *,
+    heading: str | None = None,
+    limits: dict[str, float] | None = None,
+) -> Figure:
+    """Every trial of a study in the plane of two objectives, both minimised.
+
+    Valid trials are dots; trials that failed but were measured, or that miss a service level, are
+    crosses; trials without a measurement are counted in the legend, since they have no place in
+    the plane. The front is a step line (what lies to its upper right is dominated), its members
+    carry their stored 95 % intervals, the knee is a star. ``table`` as ``fronts.mark_front``
+    wants it; more than two objectives raise TableError.
+    """
+    if len(objectives) != 2:
+        raise TableError(f"a front is drawn for two objectives, not {len(objectives)}")
+    marked = mark_front(table, objectives, limits=limits, draws=1)
+    x, y = (numbers(marked, name) for name in objectives)
+    usable, front = marked["usable"].to_numpy(), marked["on_front"].to_numpy()
+    placed = np.isfinite(x) & np.isfinite(y)
+    failed = ~usable & placed
+    figure, (axis,) = new_figure()
+    rest = usable & ~front
+    axis.scatter(x[rest], y[rest], s=26, color=_TRIAL, alpha=0.55, linewidth=0,
+                 label=f"trial ({rest.sum()})")
+    if failed.any():
+        axis.scatter(x[failed], y[failed], s=30, marker="x", color=MUTED, linewidth=1.2,
+                     label=f"invalid or beyond a limit ({failed.sum()})")
+    unplaced = int((~placed).sum())
+    if unplaced:
+        axis.plot([], [], "x", color=MUTED, alpha=0.5, label=f"without a measurement ({unplaced})")
+    if front.any():
+        _draw_front(axis, marked, objectives)
+    _zoom(axis, x[usable], y[usable])
+    axis.set_xlabel(label(objectives[0]))
+    axis.set_ylabel(label(objectives[1]))
+    title(axis, heading or str(table.attrs.get("name") or "Pareto front"))
+    axis.legend(frameon=False, fontsize=9, labelcolor=INK, loc="best")
+    return figure
+
+
+def _draw_front(axis: Axes, marked: pd.DataFrame, objectives: Sequence[str]) -> None:
+    front = marked[marked["on_front"]].sort_values(list(objectives))
+    x, y = (numbers(front, name) for name in objectives)
+    errors = []
+    for name, value in zip(objectives, (x, y)):
+        low, high = interval(front, name)
+        both = np.vstack([value - low, high - value]).clip(min=0.0)
+        errors.append(np.nan_to_num(both) if np.isfinite(both).any() else None)
+    axis.step(x, y, where="post", color=_FRONT, linewidth=1.6, alpha=0.9, zorder=3)
+    axis.errorbar(x, y, xerr=errors[0], yerr=errors[1], fmt="o", markersize=7, color=_FRONT,
+                  ecolor=_FRONT, elinewidth=1.0, capsize=2, markeredgecolor="white", zorder=4,
+                  label=f"Pareto front ({len(front)})")
+    bend = front["knee"].to_numpy()
+    axis.scatter(x[bend], y[bend], s=190, marker="*", color=_KNEE, edgecolor=INK, linewidth=0.8,
+                 zorder=5, label="knee")
+
+
+def _zoom(axis: Axes, x: np.ndarray, y: np.ndarray) -> None:
+    """Use a logarithmic axis where one slow trial would squash the others into a corner."""
+    for values, scale in ((x, axis.set_xscale), (y, axis.set_yscale)):
+        if len(values) and values.min() > 0 and values.max() / values.min() > 30:
+            scale("log")
