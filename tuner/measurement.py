@@ -28,6 +28,30 @@ REASONS: Mapping[str, str] = {
 """Why a trial may end without a measurement: reason -> what it means."""
 
 
+@dataclass(frozen=True)
+class MetricInfo:
+    """What a metric of ``Measurement.metrics`` counts in, and which way is better."""
+
+    unit: str
+    direction: str
+    """``minimize`` or ``maximize``."""
+    label: str
+
+
+METRICS: Mapping[str, MetricInfo] = {
+    "latency_p50_ms": MetricInfo("ms", "minimize", "p50 latency"),
+    "latency_p95_ms": MetricInfo("ms", "minimize", "p95 latency"),
+    "latency_p99_ms": MetricInfo("ms", "minimize", "p99 latency"),
+    "latency_mean_ms": MetricInfo("ms", "minimize", "mean latency"),
+    "latency_max_ms": MetricInfo("ms", "minimize", "maximum latency"),
+    "throughput_rps": MetricInfo("requests/s", "maximize", "throughput"),
+    "error_rate": MetricInfo("", "minimize", "share of requests in error"),
+    "energy_per_request_j": MetricInfo("J", "minimize", "energy per request"),
+    "energy_net_per_request_j": MetricInfo("J", "minimize", "energy per request above idle"),
+    "power_average_w": MetricInfo("W", "minimize", "average power"),
+}
+
+
 def configuration_key(configuration: Configuration) -> tuple[tuple[str, str], ...]:
     """A hashable identity of a configuration; ``True``, ``1`` and ``1.0`` stay distinct."""
     return tuple(sorted((name, f"{type(v).__name__}:{v!r}") for name, v in configuration.items()))
