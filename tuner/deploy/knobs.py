@@ -1,0 +1,393 @@
+"""The registry of knobs: every setting of a deployment that a search space can name.
+
+A knob says what it turns and how it is applied. Names are TensorFlow Serving's own (flags of
+``tensorflow_model_server``, fields of ``BatchingParameters``) wherever it has one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from tuner.measurement import Configuration, Scalar
+
+FLAG = "flag"
+"""A command-line flag of ``tensorflow_model_server``."""
+BATCHING = "batching field"
+"""A field of the batching parameters file."""
+ENVIRONMENT = "environment variable"
+"""A variable of the server's process."""
+RESOURCE = "resource"
+"""What the machine gives the server: CPUs, memory, clock."""
+CLIENT = "client"
+"""How requests are sent; the server only has to offer it."""
+MODELS = "models"
+"""What the server serves besides one copy of the model."""
+FACTOR = "factor"
+"""Varied but never chosen: proposals and fronts are made for each level."""
+
+WAYS = (FLAG, BATCHING, ENVIRONMENT, RESOURCE, CLIENT, MODELS, FACTOR)
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One setting.
+
+    ``default`` is what holds when a configuration does not name the knob; ``None`` = the server
+    or the machine decides (TensorFlow Serving's 0 = automatic is kept as 0). ``low`` and ``high``
+    are the limits of what is valid, not the range worth searching. ``needs`` maps other knobs to
+    the values under which this one means anything.
+    """
+
+    name: str
+    kind: type
+    default: Scalar | None
+    turns: str
+    applied: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[Scalar, ...] | None = None
+    needs: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
+    ours: bool = False
+    """TensorFlow Serving has no such setting; only the embedded server knows it."""
+
+    def problem(self, value: object) -> str | None:
+        """Why ``value`` cannot be this knob's value and what would be right, else ``None``."""
+        fits = isinstance(value, self.kind) or (self.kind is float and isinstance(value, int))
+        if not fits or (isinstance(value, bool) and self.kind is not bool):
+            return f"{self.name} takes {_NOUNS[self.kind]}, not {value!r}"
+        if self.choices is not None and value not in self.choices:
+            return f"{self.name} takes one of {_listed(self.choices)}, not {value!r}"
+        if isinstance(value, (int, float)):
+            if self.low is not None and value < self.low:
+                return f"{self.name} must be at least {self.low:g}, not {value!r}"
+            if self.high is not None and value > self.high:
+                return f"{self.name} must be at most {self.high:g}, not {value!r}"
+        if self.name == "allowed_batch_sizes":
+            return _sizes_problem(str(value))
+        return None
+
+    def means_something(self, configuration: Configuration) -> bool:
+        """Whether the knob has any effect under this configuration."""
+        return all(
+            configuration.get(other, KNOBS[other].default) in values
+            for other, values in self.needs.items()
+        )
+
+
+_NOUNS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+_BATCHED = {"enable_batching": (True,)}
+_SPLIT = {"enable_batching": (True,), "enable_large_batch_splitting": (True,)}
+_REST = {"protocol": ("rest",)}
+SIZE_RULES = ("all", "powers_of_two", "quarters")
+"""Named ways to derive ``allowed_batch_sizes`` from ``max_batch_size``; see ``batching.py``."""
+
+
+def _listed(values: tuple[Scalar, ...]) -> str:
+    return ", ".join("''" if value == "" else str(value) for value in values)
+
+
+def _sizes_problem(text: str) -> str | None:
+    if text in SIZE_RULES:
+        return None
+    parts = text.replace(" ", "").split(",")
+    if all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+        sizes = [int(part) for part in parts]
+        if sizes == sorted(set(sizes)):
+            return None
+    return (
+        f"allowed_batch_sizes takes {', '.join(SIZE_RULES)} or rising sizes such as '1,2,4,8', "
+        f"not {text!r}"
+    )
+
+
+_ALL = (
+    # Batching
+    Knob("enable_batching", bool, False, "whether requests are run in batches", FLAG),
+    Knob("max_batch_size", int, 1000, "most rows in a batch", BATCHING, 1, needs=_BATCHED),
+    Knob(
+        "batch_timeout_micros",
+        int,
+        0,
+        "longest wait for a batch to fill, µs",
+        BATCHING,
+        0,
+        needs=_BATCHED,
+    ),
+    Knob(
+        "num_batch_threads",
+        int,
+        None,
+        "batches that run at the same time (default: CPUs)",
+        BATCHING,
+        1,
+        1024,
+        needs=_BATCHED,
+    ),
+    Knob(
+        "max_enqueued_batches",
+        int,
+        10,
+        "batches that may wait before UNAVAILABLE",
+        BATCHING,
+        1,
+        needs=_BATCHED,
+    ),
+    Knob(
+        "thread_pool_name",
+        str,
+        "batch_threads",
+        "name of the batch threads' pool",
+        BATCHING,
+        needs=_BATCHED,
+    ),
+    Knob(
+        "allowed_batch_sizes",
+        str,
+        "all",
+        "sizes that batches are padded up to",
+        BATCHING,
+        needs=_BATCHED,
+    ),
+    Knob(
+        "pad_variable_length_inputs",
+        bool,
+        False,
+        "pad inputs of different lengths to one batch",
+        BATCHING,
+        needs=_BATCHED,
+    ),
+    Knob(
+        "enable_large_batch_splitting",
+        bool,
+        False,
+        "split requests above the batch size",
+        BATCHING,
+        needs=_BATCHED,
+    ),
+    Knob(
+        "max_execution_batch_size",
+        int,
+        None,
+        "most rows run at once when splitting (default: max_batch_size)",
+        BATCHING,
+        1,
+        needs=_SPLIT,
+    ),
+    # Threads
+    Knob(
+        "tensorflow_intra_op_parallelism",
+        int,
+        0,
+        "threads inside one operation, 0 = automatic",
+        FLAG,
+        0,
+        1024,
+    ),
+    Knob(
+        "tensorflow_inter_op_parallelism",
+        int,
+        0,
+        "operations at the same time, 0 = automatic",
+        FLAG,
+        0,
+        1024,
+    ),
+    Knob(
+        "tensorflow_session_parallelism",
+        int,
+        0,
+        "both thread counts at once, 0 = automatic",
+        FLAG,
+        0,
+        1024,
+    ),
+    Knob(
+        "grpc_max_threads",
+        int,
+        None,
+        "most gRPC requests in flight (default here: enough to fill batches)",
+        FLAG,
+        1,
+        65536,
+    ),
+    Knob(
+        "rest_api_num_threads",
+        int,
+        None,
+        "REST threads (default: 4 x CPUs)",
+        FLAG,
+        2,
+        65536,
+        needs=_REST,
+    ),
+    Knob("num_load_threads", int, 0, "threads that load models", FLAG, 0, 64),
+    Knob("num_unload_threads", int, 0, "threads that unload models", FLAG, 0, 64),
+    # Protocol
+    Knob(
+        "protocol",
+        str,
+        "grpc",
+        "how requests are sent; rest opens the REST port",
+        CLIENT,
+        choices=("grpc", "rest"),
+    ),
+    Knob(
+        "rest_api_timeout_in_ms", int, 30000, "time-out of a REST request, ms", FLAG, 1, needs=_REST
+    ),
+    Knob("grpc_channel_arguments", str, "", "gRPC server options, k=v,k=v", FLAG),
+    Knob(
+        "enable_serialization_as_tensor_content",
+        bool,
+        False,
+        "answers as packed bytes: smaller and faster",
+        FLAG,
+    ),
+    # Execution
+    Knob("xla_cpu_compilation_enabled", bool, False, "compile the model by XLA", FLAG),
+    Knob("mixed_precision", str, "", "run in bfloat16", FLAG, choices=("", "bfloat16")),
+    Knob("onednn", bool, True, "oneDNN operations (TF_ENABLE_ONEDNN_OPTS)", ENVIRONMENT),
+    Knob(
+        "allocator",
+        str,
+        "system",
+        "memory allocator, by LD_PRELOAD",
+        ENVIRONMENT,
+        choices=("system", "tcmalloc", "jemalloc"),
+    ),
+    Knob(
+        "prefer_tflite_model", bool, False, "serve the TensorFlow Lite model (experimental)", FLAG
+    ),
+    Knob(
+        "num_tflite_pools",
+        int,
+        None,
+        "TensorFlow Lite pools (default: CPUs)",
+        FLAG,
+        1,
+        1024,
+        needs={"prefer_tflite_model": (True,)},
+    ),
+    Knob(
+        "num_tflite_interpreters_per_pool",
+        int,
+        1,
+        "interpreters in a pool",
+        FLAG,
+        1,
+        1024,
+        needs={"prefer_tflite_model": (True,)},
+    ),
+    Knob("enable_model_warmup", bool, True, "replay the model's warm-up file at load", FLAG),
+    Knob(
+        "num_request_iterations_for_warmup",
+        int,
+        0,
+        "times the warm-up file is replayed",
+        FLAG,
+        0,
+        1000,
+        needs={"enable_model_warmup": (True,)},
+    ),
+    Knob("flush_filesystem_caches", bool, True, "drop file caches after load", FLAG),
+    Knob(
+        "file_system_poll_wait_seconds", int, 1, "seconds between looks for a new version", FLAG, 0
+    ),
+    Knob(
+        "remove_unused_fields_from_bundle_metagraph",
+        bool,
+        True,
+        "drop unused parts of the graph",
+        FLAG,
+    ),
+    Knob("response_cache_bytes", int, 0, "size of the response cache, 0 = off", FLAG, 0, ours=True),
+    # Models
+    Knob("model_copies", int, 1, "copies of the model, the load spread over them", MODELS, 1, 64),
+    Knob(
+        "other_models", int, 0, "further models served and loaded at the same time", FACTOR, 0, 64
+    ),
+    # Resources
+    Knob("cpus", int, None, "CPUs the server may use (default: all)", RESOURCE, 1),
+    Knob(
+        "cpu_quota",
+        float,
+        None,
+        "CPU time per second, in cores (default: no quota)",
+        RESOURCE,
+        0.05,
+    ),
+    Knob(
+        "memory_limit_mb",
+        int,
+        None,
+        "memory limit of the server, MiB (default: none)",
+        RESOURCE,
+        16,
+    ),
+    Knob(
+        "cpu_frequency_mhz", int, None, "CPU clock (default: the machine's governor)", RESOURCE, 1
+    ),
+)
+
+KNOBS: Mapping[str, Knob] = MappingProxyType({knob.name: knob for knob in _ALL})
+"""Name -> knob, in the order of the documentation."""
+
+NOT_KNOBS: Mapping[str, str] = MappingProxyType(
+    {
+        "batching_parameters_file": "written from the batching knobs",
+        "enable_per_model_batching_parameters": "one model is tuned at a time",
+        "tensorflow_session_config_file": "its thread counts are overwritten by the flags anyway",
+        "grpc_socket_path": "how the deployer is reached, not a choice of the model's",
+        "port": "chosen free by the deployer",
+        "rest_api_port": "chosen free by the deployer",
+        "model_name": "given by the study",
+        "model_base_path": "given by the study",
+        "model_config_file": "written when several models or copies are served",
+        "model_config_file_poll_wait_seconds": "the models of a trial do not change",
+        "saved_model_tags": "given by the model",
+        "monitoring_config_file": "a deployer's option",
+        "ssl_config_file": "nothing listens beyond this machine",
+        "max_num_load_retries": "fixed by the deployer: a model that cannot load ends the trial",
+        "load_retry_interval_micros": "fixed by the deployer",
+        "enable_grpc_healthcheck_service": "readiness is asked by GetModelStatus",
+        "version": "prints and ends",
+    }
+)
+"""Flags of ``tensorflow_model_server`` that no space can name, and why."""
+
+ELSEWHERE = ("load", "other_models")
+"""Names that may stand in a configuration without turning anything on the server's command line."""
+
+
+def nearest(name: str) -> str:
+    """A hint for an unknown knob: why it is none, or the names that come nearest."""
+    if name in NOT_KNOBS:
+        return f"{name} is not a knob: {NOT_KNOBS[name]}"
+    close = difflib.get_close_matches(name, KNOBS, n=3, cutoff=0.5)
+    hint = f"nearest: {', '.join(close)}" if close else "`tuner doctor --knobs` lists them"
+    return f"unknown knob {name!r}; {hint}"
+
+
+def knob_value(configuration: Configuration, name: str) -> Scalar | None:
+    """The configuration's value of a knob, else the knob's default."""
+    return configuration.get(name, KNOBS[name].default)
+
+
+def server_identity(
+    configuration: Configuration, others: tuple[str, ...] = ()
+) -> tuple[tuple[str, str], ...]:
+    """What decides whether a running server can be kept for another configuration.
+
+    Two configurations with the same identity run the same server: they differ at most in load
+    and client settings, and in knobs that mean nothing under the others' values. ``protocol``
+    counts, because it opens the REST port. Pass the names of the other models served, if any.
+    """
+    parts = []
+    for name, knob in KNOBS.items():
+        value = knob_value(configuration, name)
+        if value is None or not knob.means_something(configuration):
+            continue
+        parts.append((name, f"{type(value).__name__}:{value!r}"))
+    return (*parts, *(("other", name) for name in others))
