@@ -1,0 +1,103 @@
+"""Who proposes what to try next: ``make`` builds any proposer by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tuner.errors import UsageError
+from tuner.propose.base import Observation, Proposal, Proposer
+from tuner.space import Space
+
+__all__ = ["NAMES", "Observation", "Proposal", "Proposer", "make"]
+
+
+def make(
+    name: str,
+    space: Space,
+    *,
+    seed: int,
+    budget: int | None = None,
+    sources: Sequence[Any] = (),
+    repeats: bool = False,
+) -> Proposer:
+    """A proposer for one study.
+
+    Args:
+        name: one of ``NAMES``.
+        seed: makes the proposals repeatable; a resumed study gives the same seed again.
+        budget: how many trials the study may take, where known.
+        sources: studies of other environments to learn from.
+        repeats: whether a configuration of a finite space may be proposed again.
+
+    Raises:
+        UsageError: an unknown name.
+        UnavailableError: the proposer needs a package that isn't installed.
+    """
+    if name not in _MAKERS:
+        raise UsageError(f"sampler {name!r} is unknown; choose one of {', '.join(NAMES)}")
+    return _MAKERS[name](space, seed, budget, sources, repeats)
+
+
+# Imports are local so that asking for one proposer doesn't load the libraries of all others.
+
+
+def _random(space: Space, seed: int, budget: Any, sources: Any, repeats: bool) -> Proposer:
+    from tuner.propose.enumerating import RandomProposer
+
+    return RandomProposer(space, seed=seed, repeats=repeats)
+
+
+def _grid(space: Space, seed: int, budget: Any, sources: Any, repeats: bool) -> Proposer:
+    from tuner.propose.enumerating import GridProposer
+
+    return GridProposer(space)
+
+
+def _tpe(space: Space, seed: int, budget: Any, sources: Any, repeats: bool) -> Proposer:
+    from optuna.samplers import TPESampler
+
+    from tuner.propose.mirror import MirrorProposer
+
+    conditional = any(parameter.when for parameter in space.parameters)
+    return MirrorProposer(
+        "tpe",
+        space,
+        lambda derived: TPESampler(
+            multivariate=True, group=conditional, constant_liar=True, seed=derived
+        ),
+        seed=seed,
+        repeats=repeats,
+        explanation="tree-structured Parzen estimator, multivariate"
+        + (", one group of knobs for each branch of the space" if conditional else ""),
+    )
+
+
+def _nsga2(space: Space, seed: int, budget: int | None, sources: Any, repeats: bool) -> Proposer:
+    from optuna.samplers import NSGAIISampler
+
+    from tuner.propose.mirror import MirrorProposer
+
+    size = _population(budget)
+    return MirrorProposer(
+        "nsga2",
+        space,
+        lambda derived: NSGAIISampler(population_size=size, seed=derived),
+        seed=seed,
+        repeats=repeats,
+        explanation=f"evolution by non-dominated sorting, generations of {size}",
+    )
+
+
+def _population(budget: int | None) -> int:
+    """About five generations of at least ten; twenty where the budget is unknown."""
+    return 20 if budget is None else min(max(budget // 5, 10), 50)
+
+
+_MAKERS: Mapping[str, Callable[[Any, int, Any, Any, bool], Proposer]] = {
+    "random": _random,
+    "tpe": _tpe,
+    "nsga2": _nsga2,
+    "grid": _grid,
+}
+NAMES: tuple[str, ...] = tuple(_MAKERS)

@@ -1,0 +1,66 @@
+"""The configurations a proposer may choose from: enumerated where few, drawn where many."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from tuner.measurement import Configuration, Scalar
+from tuner.space import Parameter, Space
+
+ENUMERABLE = 50_000
+"""Largest space that is held in memory whole; enumerating it takes about a second."""
+_DRAWS = 10_000
+
+
+def enumerated(space: Space, limit: int = ENUMERABLE) -> list[Configuration] | None:
+    """Every valid configuration in the space's order, or ``None`` if continuous or beyond
+    ``limit``."""
+    if not space.is_finite:
+        return None
+    found = list(itertools.islice(space.configurations(), limit + 1))
+    return found if len(found) <= limit else None
+
+
+def draw_value(parameter: Parameter, rng: np.random.Generator) -> Scalar:
+    """One value of a parameter: uniform over its levels, or over its range (log-uniform if it
+    says so)."""
+    if parameter.choices:
+        return parameter.choices[int(rng.integers(len(parameter.choices)))]
+    low, high = float(parameter.low), float(parameter.high)  # type: ignore[arg-type]
+    if parameter.step and not parameter.log:
+        steps = math.floor((high - low) / parameter.step + 1e-9)
+        value = low + parameter.step * int(rng.integers(steps + 1))
+    elif parameter.kind == "int":
+        # Half a unit more on each side, so that both ends are as likely as their neighbours.
+        low, high = low - 0.5, high + 0.5
+        if parameter.log:
+            value = math.exp(rng.uniform(math.log(max(low, 0.5)), math.log(high)))
+        else:
+            value = rng.uniform(low, high)
+        value = min(max(round(value), parameter.low), parameter.high)  # type: ignore[type-var]
+    elif parameter.log:
+        value = math.exp(rng.uniform(math.log(low), math.log(high)))
+    else:
+        value = rng.uniform(low, high)
+    return round(value) if parameter.kind == "int" else float(value)
+
+
+def draw(
+    space: Space,
+    rng: np.random.Generator,
+    accept: Callable[[Configuration], bool] = lambda configuration: True,
+) -> Configuration | None:
+    """A valid configuration drawn parameter by parameter that ``accept`` takes; ``None`` after
+    10,000 vain draws."""
+    for _ in range(_DRAWS):
+        configuration: dict[str, Scalar] = {}
+        for parameter in space.parameters:
+            if space.active(configuration, parameter):
+                configuration[parameter.name] = draw_value(parameter, rng)
+        if space.is_valid(configuration) and accept(configuration):
+            return configuration
+    return None

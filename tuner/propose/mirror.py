@@ -1,0 +1,275 @@
+"""Optuna's samplers behind the seam: each runs in an in-memory study that mirrors the trials.
+
+A study of its own lets a duplicate or an invalid suggestion be thrown away without a trace in
+the stored one, and keeps storages and samplers apart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.samplers import BaseGASampler
+from optuna.trial import TrialState, create_trial
+
+from tuner.measurement import Configuration, Scalar, configuration_key
+from tuner.propose.base import Observation, Proposal, Proposer
+from tuner.propose.candidates import draw, enumerated
+from tuner.propose.encoding import Encoder, is_ordered
+from tuner.propose.history import History, Key, derived_seed
+from tuner.space import Parameter, Space, same
+
+FAILED = "failed"
+"""Constraint that a trial without a measurement violates, and every other one keeps."""
+_GENERATIONS = 20
+"""Generations kept apart when an evolution is resumed; all before become the first one. Optuna
+finds a generation's parents by recursion through those before, which ends at some hundreds."""
+_ATTEMPTS = 5
+"""Suggestions asked for before the nearest new configuration is taken instead."""
+
+
+class MirrorProposer(Proposer):
+    """One Optuna sampler.
+
+    Args:
+        sampler: makes the sampler from a seed; called at the first proposal, with a seed derived
+            from the number of trials known by then.
+        repeats: whether a configuration may be proposed again.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        space: Space,
+        sampler: Callable[[int], optuna.samplers.BaseSampler],
+        *,
+        seed: int,
+        repeats: bool = False,
+        explanation: str = "",
+    ) -> None:
+        self.name = name
+        self._space, self._sampler, self._seed, self._repeats = space, sampler, seed, repeats
+        self._explanation = explanation
+        self._distributions = {p.name: distribution(p) for p in space.parameters}
+        self._history = History()
+        self._running: dict[Key, list[optuna.Trial]] = {}
+        self._started = False
+        with _quietly():
+            self._study = optuna.create_study(directions=["minimize"] * len(space.objectives))
+        self._all = enumerated(space)
+        self._encoder = Encoder(space)
+
+    def propose(self) -> Proposal | None:
+        with _quietly():
+            if not self._started:
+                self._start()
+            found = self._suggest_new() or self._nearest_new()
+        if found is None:
+            return None
+        trial, configuration = found
+        self._running.setdefault(configuration_key(configuration), []).append(trial)
+        self._history.propose(configuration)
+        return Proposal(configuration, self._notes(trial))
+
+    def observe(self, observation: Observation) -> None:
+        self._history.observe(observation)
+        if not self._started:
+            return
+        mirrored = self._running.get(configuration_key(observation.configuration))
+        with _quietly():
+            if observation.state == "running":
+                if not mirrored:
+                    self._mirror_running(observation.configuration)
+            elif mirrored:
+                self._tell(mirrored.pop(), observation)
+            else:
+                self._add(observation)
+
+    def explain(self) -> str:
+        return f"{self.name}: {self._explanation}" if self._explanation else self.name
+
+    def _start(self) -> None:
+        """Make the sampler and show it the trials of earlier processes."""
+        seed = derived_seed(self._seed, self._history.trials)
+        self._rng = np.random.default_rng(seed)
+        self._study.sampler = self._sampler(seed)
+        last = max((_generation(o.notes) for o in self._history.finished), default=0)
+        self._first_generation = max(0, last - _GENERATIONS)
+        for observation in self._history.finished:
+            self._add(observation)
+        for configuration in self._history.pending:
+            self._mirror_running(configuration)
+        self._started = True
+
+    # What the mirror is asked.
+
+    def _suggest_new(self) -> tuple[optuna.Trial, Configuration] | None:
+        if self._all is not None and not self._repeats and not self._left():
+            return None
+        for _ in range(_ATTEMPTS):
+            trial = self._study.ask()
+            self._last = self._suggest(trial)
+            if self._space.is_valid(self._last) and self._is_new(self._last):
+                return trial, self._last
+            self._study.tell(trial, state=TrialState.FAIL)
+        return None
+
+    def _suggest(self, trial: optuna.Trial) -> dict[str, Scalar]:
+        configuration: dict[str, Scalar] = {}
+        for parameter in self._space.parameters:
+            if self._space.active(configuration, parameter):
+                # The distributions are checked at construction; `_suggest` takes them as they are.
+                inner = _suggested(trial, parameter, self._distributions[parameter.name])
+                configuration[parameter.name] = to_value(parameter, inner)
+        return configuration
+
+    def _nearest_new(self) -> tuple[optuna.Trial, Configuration] | None:
+        """The new configuration nearest to the last suggestion: where the sampler wanted to go."""
+        if self._all is None:
+            chosen = draw(self._space, self._rng, self._is_new)
+            return None if chosen is None else (self._run(chosen), chosen)
+        left = self._all if self._repeats else self._left()
+        if not left:
+            return None
+        gaps = self._encoder.encode(left) - self._encoder.encode([self._last])
+        chosen = left[int(np.argmin((gaps**2).sum(axis=1)))]
+        return self._run(chosen), chosen
+
+    def _is_new(self, configuration: Configuration) -> bool:
+        return self._repeats or not self._history.has_seen(configuration)
+
+    def _left(self) -> list[Configuration]:
+        return [c for c in self._all or () if not self._history.has_seen(c)]
+
+    # What the mirror is told.
+
+    def _run(self, configuration: Configuration) -> optuna.Trial:
+        """A running trial of the mirror with a given configuration."""
+        self._study.enqueue_trial(self._params(configuration))
+        trial = self._study.ask()
+        self._suggest(trial)
+        return trial
+
+    def _mirror_running(self, configuration: Configuration) -> None:
+        trial = self._run(configuration)
+        self._running.setdefault(configuration_key(configuration), []).append(trial)
+
+    def _tell(self, trial: optuna.Trial, observation: Observation) -> None:
+        for name, violation in self._constraints(observation).items():
+            trial.set_constraint(name, violation)
+        self._study.tell(trial, self._values(observation))
+
+    def _add(self, observation: Observation) -> None:
+        params = self._params(observation.configuration)
+        generation = max(0, _generation(observation.notes) - self._first_generation)
+        key = self._generation_key()
+        self._study.add_trial(
+            create_trial(
+                state=TrialState.COMPLETE,
+                values=self._values(observation),
+                params=params,
+                distributions={name: self._distributions[name] for name in params},
+                system_attrs={key: generation} if key else {},
+                constraints=self._constraints(observation),
+            )
+        )
+
+    def _generation_key(self) -> str | None:
+        # Optuna keeps it under the class's name and has no public way to ask for it.
+        evolves = isinstance(self._study.sampler, BaseGASampler)
+        return f"{type(self._study.sampler).__name__}:generation" if evolves else None
+
+    def _notes(self, trial: optuna.Trial) -> dict[str, Any]:
+        attributes = self._study.get_trials(deepcopy=False)[trial.number].system_attrs
+        generation = attributes.get(self._generation_key() or "")
+        return {} if generation is None else {"generation": generation + self._first_generation}
+
+    def _values(self, observation: Observation) -> list[float]:
+        if observation.state == "complete" and observation.values is not None:
+            return list(observation.values)
+        # A failure has no values; the worst ones seen keep it from looking good to a sampler
+        # that reads them all the same.
+        return list(self._history.worst or (0.0,) * len(self._space.objectives))
+
+    def _constraints(self, observation: Observation) -> dict[str, float]:
+        # Optuna takes a trial without constraints as feasible, and its GP needs the same ones on
+        # every trial: a failure has kept the others as far as anyone knows.
+        names = [constraint.key for constraint in self._space.constraints]
+        failed = 1.0 if observation.state == FAILED else -1.0
+        return {**dict.fromkeys(names, 0.0), FAILED: failed, **observation.violations}
+
+    def _params(self, configuration: Configuration) -> dict[str, Any]:
+        return {
+            p.name: to_inner(p, configuration[p.name])
+            for p in self._space.parameters
+            if p.name in configuration
+        }
+
+
+def distribution(parameter: Parameter) -> BaseDistribution:
+    """How a parameter is shown to Optuna: ordered levels by their index, so that it knows which
+    are neighbours; everything else as it is."""
+    if parameter.choices:
+        if is_ordered(parameter):
+            return IntDistribution(0, len(parameter.choices) - 1)
+        return CategoricalDistribution(list(range(len(parameter.choices))))
+    if parameter.kind == "int":
+        if parameter.log:
+            return IntDistribution(int(parameter.low), int(parameter.high), log=True)  # type: ignore
+        step = int(parameter.step or 1)
+        return IntDistribution(int(parameter.low), int(parameter.high), step=step)  # type: ignore
+    step_of_float = None if parameter.log else parameter.step
+    return FloatDistribution(
+        float(parameter.low),
+        float(parameter.high),
+        log=parameter.log,
+        step=step_of_float,  # type: ignore
+    )
+
+
+def to_value(parameter: Parameter, inner: Any) -> Scalar:
+    """A value of the mirror's distribution as the parameter's own value."""
+    return parameter.choices[int(inner)] if parameter.choices else inner
+
+
+def to_inner(parameter: Parameter, value: Scalar) -> Any:
+    """The inverse of ``to_value``."""
+    if not parameter.choices:
+        return value
+    return next(i for i, choice in enumerate(parameter.choices) if same(choice, value))
+
+
+def _suggested(trial: optuna.Trial, parameter: Parameter, form: BaseDistribution) -> Any:
+    if isinstance(form, CategoricalDistribution):
+        return trial.suggest_categorical(parameter.name, form.choices)
+    if isinstance(form, IntDistribution):
+        return trial.suggest_int(parameter.name, form.low, form.high, step=form.step, log=form.log)
+    assert isinstance(form, FloatDistribution)
+    return trial.suggest_float(parameter.name, form.low, form.high, step=form.step, log=form.log)
+
+
+def _generation(notes: Mapping[str, Any]) -> int:
+    return int(notes.get("generation", 0))
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without Optuna's messages about the mirror, which no user can see otherwise."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
