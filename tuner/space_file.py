@@ -210,8 +210,7 @@ def parse(text: str, *, file: str = "<text>", default_name: str = "space") -> Sp
         name=space_name,
         parameters=parameters,
         objectives=_objectives(top["objectives"]) if "objectives" in top else defaults.objectives,
-        constraints=_constraints(top["constraints"]) if "constraints" in top
-        else defaults.constraints,
+        constraints=_constraints(top.get("constraints"), defaults.constraints),
         fixed=fixed,
         factors=factors,
         exclude=_exclude(top.get("exclude"), parameters),
@@ -270,12 +269,11 @@ def _parents_first(parsed: Mapping[str, Parameter], nodes: Mapping[str, Node]) -
     done: dict[str, Parameter] = {}
     waiting = dict(parsed)
     while waiting:
-        ready = [n for n, p in waiting.items() if all(parent in done for parent in p.when)]
-        if not ready:
-            name = next(iter(waiting))
-            raise nodes[name].error("its condition leads back to itself")
-        for name in ready:
-            done[name] = waiting.pop(name)
+        ready = (n for n, p in waiting.items() if all(parent in done for parent in p.when))
+        name = next(ready, None)
+        if name is None:
+            raise nodes[next(iter(waiting))].error("its condition leads back to itself")
+        done[name] = waiting.pop(name)
     return tuple(done.values())
 
 
@@ -398,8 +396,13 @@ def _objectives(node: Node) -> tuple[Objective, ...]:
     return tuple(out)
 
 
-def _constraints(node: Node) -> tuple[Constraint, ...]:
-    out = []
+def _constraints(
+    node: Node | None, defaults: tuple[Constraint, ...]
+) -> tuple[Constraint, ...]:
+    """The constraints given, and the defaults on metrics that the file does not bound."""
+    if node is None:
+        return defaults
+    out: list[Constraint] = []
     for metric, child in node.mapping(METRICS).items():
         bounds = child.mapping(("max", "min"))
         if not bounds:
@@ -410,7 +413,8 @@ def _constraints(node: Node) -> tuple[Constraint, ...]:
                 Constraint(metric, maximum=value) if side == "max"
                 else Constraint(metric, minimum=value)
             )
-    return tuple(out)
+    bounded = {c.metric for c in out}
+    return (*out, *(c for c in defaults if c.metric not in bounded))
 
 
 def _exclude(node: Node | None, parameters: tuple[Parameter, ...]) -> tuple[Mapping[str, Any], ...]:

@@ -1,0 +1,65 @@
+"""The command line: the only room that prints and exits. One module a command."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import pkgutil
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from tuner import __version__
+from tuner.errors import TunerError, UsageError
+
+
+def command_names() -> list[str]:
+    """Every command; modules whose name starts with ``_`` are helpers."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
+def _command(name: str) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The parser; with ``only`` just that command is imported, which keeps it quick to start."""
+    parser = argparse.ArgumentParser(
+        prog="tuner",
+        description="Find how to run a model server: latency and energy of real deployments.",
+    )
+    parser.add_argument("--version", action="version", version=f"tuner {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in command_names() if only is None else [only]:
+        module = _command(name)
+        child = commands.add_parser(name, help=module.HELP, description=module.HELP)
+        module.add_arguments(child)
+        child.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    only = argv[0] if argv and argv[0] in command_names() else None
+    args = build_parser(only).parse_args(argv)
+    try:
+        return args.run(args)
+    except UsageError as error:
+        print(f"tuner: {one_line(error)}", file=sys.stderr)
+        return 2
+    except TunerError as error:
+        print(f"tuner: {one_line(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) has gone; keep the interpreter from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def one_line(error: BaseException) -> str:
+    """An error's text on one line of printable characters."""
+    return "".join(c if c.isprintable() else " " for c in str(error))
