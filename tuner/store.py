@@ -103,6 +103,33 @@ def redact(url: str) -> str:
         return "<storage>"
 
 
+def artifacts(url: str, name: str) -> Path:
+    """Folder for a study's logs, samples and plots: beside an SQLite file, else in ``studies/``."""
+    folder = STUDIES
+    try:
+        parsed = sqlalchemy.engine.make_url(url)
+    except sqlalchemy.exc.ArgumentError:
+        return folder / f"{name}.artifacts"
+    if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
+        folder = Path(parsed.database).parent
+    return folder / f"{name}.artifacts"
+
+
+def refuse_other_space(url: str, name: str, space: Space) -> None:
+    """Look, before anything slow starts, whether the study exists with another space.
+
+    Raises:
+        StudyError: it does. A storage that does not exist yet refuses nothing.
+    """
+    try:
+        stored = Store.open(url, name)
+    except StudyError as error:
+        if "no study" in str(error):
+            return
+        raise
+    stored._refuse_other(space, {})
+
+
 def level_name(base: str, levels: Mapping[str, Scalar]) -> str:
     """Name of the study of one combination of factor levels."""
     if not levels:
@@ -273,6 +300,14 @@ class Store:
     def get(self, key: str) -> Any:
         """A fact kept with the study (the calibrated capacity, the idle baseline); None if not."""
         return self._study.user_attrs.get(f"fact:{key}")
+
+    def facts(self) -> dict[str, Any]:
+        """Every fact kept with ``put``."""
+        prefix = "fact:"
+        return {
+            k.removeprefix(prefix): v
+            for k, v in self._study.user_attrs.items() if k.startswith(prefix)
+        }
 
     def put(self, key: str, value: Any) -> None:
         self._study.set_user_attr(f"fact:{key}", to_json(value))

@@ -1,0 +1,96 @@
+"""The progress of a study on the terminal: a bar on a screen, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from tuner.cli import _format
+from tuner.measurement import Configuration
+from tuner.space import Space
+from tuner.store import TrialRecord
+
+
+class Progress:
+    """Says trial, configuration, last values, best so far and time left (a study ``Listener``)."""
+
+    def __init__(self, trials: int | None, *, quiet: bool = False) -> None:
+        self._trials, self._quiet = trials, quiet
+        self._bar: tqdm | None = None
+        self._best: list[float | None] = []
+        self._space: Space | None = None
+        self._started = 0.0
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def note(self, text: str) -> None:
+        """Something that takes a moment before the first trial."""
+        if not self._quiet:
+            print(f"{text} …", file=sys.stderr, flush=True)
+
+    def begin(self, arms: Sequence[Any], space: Space) -> None:
+        """Start the bar, with the trials of earlier runs in it."""
+        self._space = space
+        self._best = [None] * len(space.objectives)
+        earlier = 0
+        for arm in arms:
+            for record in arm.store.records():
+                if record.is_finished:
+                    earlier += 1
+                    self._learn(record)
+        print(f"sampler: {arms[0].proposer.explain()}", file=sys.stderr)
+        if earlier:
+            self.note(f"going on after {earlier} finished trials")
+        per_arm = self._trials if self._trials is not None else space.size
+        self._bar = tqdm(
+            total=per_arm * len(arms), initial=earlier, unit="trial", disable=self._quiet,
+            file=sys.stderr, dynamic_ncols=True, leave=False,
+            bar_format="{n_fmt}/{total_fmt} |{bar:20}| {elapsed} < {remaining} {postfix}",
+        )
+
+    def started(self, number: int, configuration: Configuration, levels: Any) -> None:
+        self._started = time.monotonic()
+        if self._bar is not None:
+            where = f" @{_format.configuration(levels)}" if levels else ""
+            text = f"trial {number}{where}: {_format.configuration(configuration)}"
+            self._bar.set_postfix_str(text)
+
+    def finished(self, record: TrialRecord, levels: Any) -> None:
+        if self._bar is None or self._space is None:
+            return
+        self._learn(record)
+        took = time.monotonic() - self._started
+        self._started = time.monotonic()
+        names = [o.name for o in self._space.objectives]
+        if record.values is not None:
+            last = ", ".join(_format.metric(n, v) for n, v in zip(names, record.values))
+            if not record.feasible:
+                last += " (beyond a constraint)"
+        else:
+            last = f"failed: {record.reason} ({record.message[:120]})"
+        best = ", ".join(_format.metric(n, v) for n, v in zip(names, self._best))
+        where = f" @{_format.configuration(levels)}" if levels else ""
+        if not self._quiet:
+            self._bar.write(
+                f"trial {record.number:>3}{where}  {last}  | best {best} | {took:.1f} s | "
+                f"{_format.configuration(record.configuration)}",
+                file=sys.stderr,
+            )
+        self._bar.update()
+
+    def _learn(self, record: TrialRecord) -> None:
+        if not record.feasible or record.values is None or self._space is None:
+            return
+        for i, (objective, value) in enumerate(zip(self._space.objectives, record.values)):
+            best = self._best[i]
+            if best is None or objective.to_minimise(value) < objective.to_minimise(best):
+                self._best[i] = value

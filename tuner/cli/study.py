@@ -1,0 +1,196 @@
+"""``tuner study``: tune a model server: propose, deploy, load, measure, keep, choose."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import itertools
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from tuner.cli import _format
+from tuner.cli._progress import Progress
+from tuner.errors import StudyError, UsageError
+from tuner.measurement import Scalar
+from tuner.space import Space
+
+HELP = "tune a model server: propose configurations, measure each for real, tell the best"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--space", required=True, metavar="FILE", help="a search space, by path or shipped name")
+    add("--model", metavar="NAME|DIR", help="a model of `tuner models list`, or a SavedModel")
+    add("--requests", metavar="FILE.npz|DIR|random",
+        help="the model's inputs; default: the workload that belongs to a named model")
+    add("--sampler", default="tpe", metavar="NAME", help="who proposes (default: %(default)s)")
+    add("--source", action="append", default=[], metavar="STUDY",
+        help="a study of another environment to learn from (--sampler transfer); repeatable")
+    add("--trials", type=_format.positive_int, metavar="N",
+        help="finished trials wanted, earlier runs included (default: 30; grid: all)")
+    add("--timeout", type=_format.duration_s, metavar="TIME", help="start no trial after, e.g. 30m")
+    add("--storage", metavar="URL", help="default: sqlite:///studies/<name>.db")
+    add("--name", metavar="STUDY", help="the study's name (default: the space's)")
+    add("--seed", type=int, default=0, metavar="N", help="seed of proposals, arrivals and requests")
+    add("--load", metavar="light|medium|high|RATE", help="load level, or requests/s")
+    add("--duration", type=_format.duration_s, metavar="TIME",
+        help="length of each measured window (sets both of its bounds)")
+    add("--precision", type=_format.positive_float, metavar="SHARE",
+        help="end a window early once the p99's 95 %% interval is this narrow (default: 0.1)")
+    add("--deployer", choices=("embedded", "binary", "docker"), help="how the server is run")
+    add("--server-binary", metavar="FILE", help="tensorflow_model_server (--deployer binary)")
+    add("--image", metavar="NAME", help="image with TF Serving's entry point (--deployer docker)")
+    add("--energy", metavar="SOURCE", help="demand an energy source (see `tuner doctor`)")
+    add("--idle-watts", type=_format.positive_float, metavar="W", help="for the energy estimate")
+    add("--max-watts", type=_format.positive_float, metavar="W", help="for the energy estimate")
+    add("--objective", default="objectives.serving", metavar="MODULE",
+        help="module that runs trials (default: %(default)s)")
+    add("--quiet", action="store_true", help="no progress bar")
+
+
+def run(args: argparse.Namespace) -> int:
+    from tuner import space as spaces
+    from tuner import store, study
+    from tuner.cli import pareto
+
+    space = _overridden(spaces.load(args.space), args)
+    name = args.name or space.name
+    _check_name(name)
+    url = args.storage or store.default_url(name)
+    for levels in combinations(space):
+        store.refuse_other_space(url, store.level_name(name, levels), space)
+    trials = args.trials or (None if args.sampler == "grid" else 30)
+    progress = Progress(trials, quiet=args.quiet)
+    # A supervisor's SIGTERM ends a study as Ctrl-C does: saved, with nothing left running.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with ExitStack() as stack:
+        stack.enter_context(progress)
+        evaluator = stack.enter_context(_open(args, space, name, url, progress.note))
+        arms = _arms(args, space, name, url, trials, evaluator, progress)
+        progress.begin(arms, space)
+        try:
+            summary = study.run(
+                space, arms, evaluator,
+                n_trials=trials, timeout_s=args.timeout, listener=progress,
+            )
+        except KeyboardInterrupt:
+            summary = None
+    _conclude(arms, space, url, summary, pareto)
+    return 130 if summary is None else 0
+
+
+def combinations(space: Space) -> list[dict[str, Scalar]]:
+    """Every combination of factor levels; one empty one for a space without factors."""
+    names = list(space.factors)
+    return [dict(zip(names, values)) for values in itertools.product(*space.factors.values())]
+
+
+def _overridden(space: Space, args: argparse.Namespace) -> Space:
+    """The space with what the command line says in the place of what the file says."""
+    given: dict[str, Any] = {
+        key: getattr(args, key)
+        for key in ("model", "requests", "deployer", "energy", "precision")
+        if getattr(args, key) is not None
+    }
+    if args.duration is not None:
+        given["min_duration_s"] = given["max_duration_s"] = args.duration
+    factors = dict(space.factors)
+    if args.load is not None:
+        given["load"] = _load(args.load)
+        factors.pop("load", None)
+    if args.model is not None and Path(args.model).is_dir() and args.requests is None:
+        raise UsageError(
+            "--model DIR needs --requests: a FILE.npz with one array per input, or random"
+        )
+    settings = dataclasses.replace(space.settings, **given)
+    return dataclasses.replace(space, settings=settings, factors=factors)
+
+
+def _load(text: str) -> str | float:
+    if text in ("light", "medium", "high"):
+        return text
+    try:
+        return _format.positive_float(text)
+    except argparse.ArgumentTypeError:
+        raise UsageError(
+            f"--load {text!r} should be light, medium, high or requests/s above 0"
+        ) from None
+
+
+def _check_name(name: str) -> None:
+    allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"
+    if not name or name[0] in ".-" or len(name) > 64 or set(name) - set(allowed):
+        raise UsageError(f"--name {name!r} should be letters, digits, _ . - (at most 64)")
+
+
+def _open(args: argparse.Namespace, space: Space, name: str, url: str, note: Any) -> Any:
+    from objectives.serving import Options
+
+    from tuner import store
+
+    try:
+        module = importlib.import_module(args.objective)
+    except ImportError as error:
+        raise UsageError(f"--objective {args.objective}: {error}") from None
+    if not hasattr(module, "open"):
+        raise UsageError(f"--objective {args.objective}: has no open(space, options, note)")
+    deployer = {
+        k: v for k, v in (("server_binary", args.server_binary), ("image", args.image)) if v
+    }
+    options = Options(
+        artifacts=store.artifacts(url, name), seed=args.seed, deployer=deployer,
+        idle_w=args.idle_watts, max_w=args.max_watts,
+    )
+    return module.open(space, options, note)
+
+
+def _arms(
+    args: argparse.Namespace, space: Space, name: str, url: str, trials: int | None,
+    evaluator: Any, progress: Progress,
+) -> list[Any]:
+    from tuner import propose, store, study
+
+    sources = [store.load_table(s, None) for s in args.source]
+    arms = []
+    for levels in combinations(space):
+        environment = {
+            **evaluator.environment, "load": levels.get("load", space.settings.load), **levels
+        }
+        kept = store.Store.create(url, store.level_name(name, levels), space, environment)
+        proposer = propose.make(
+            args.sampler, space, seed=args.seed, budget=trials, sources=sources
+        )
+        arms.append(study.Arm(levels, kept, proposer))
+    facts = arms[0].store.facts()
+    complete = evaluator.calibrate(facts, progress.note)
+    for arm in arms:
+        for key, value in complete.items():
+            if arm.store.get(key) is None:
+                arm.store.put(key, value)
+    return arms
+
+
+def _conclude(arms: list[Any], space: Space, url: str, summary: Any, pareto: Any) -> None:
+    from tuner import store
+
+    if summary is not None and summary.reason == "exhausted":
+        print(f"Every configuration of the space is measured ({_format.seconds(summary.seconds)}).")
+    elif summary is not None and summary.reason == "timeout":
+        print("The time is over; the same command goes on where this one stopped.")
+    elif summary is None:
+        print("Stopped; finished trials are saved, and the same command goes on.")
+    for arm in arms:
+        marked = pareto.front(arm.store)
+        print(pareto.text(marked))
+        if len(space.objectives) == 2 and marked["on_front"].any():
+            file = store.artifacts(url, arm.store.name).with_suffix(".png")
+            pareto.draw(marked, file)
+            print(f"plot: {os.path.relpath(file)}")
+    print(f"inspect: optuna-dashboard {store.redact(url)}")
+    sys.stdout.flush()

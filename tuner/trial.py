@@ -1,0 +1,246 @@
+"""One trial: deploy, warm up, load under meters; a Measurement, or a reason why not."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tuner.deploy.base import Deployer, Deployment, DeploymentRequest, ModelToServe
+from tuner.deploy.knobs import server_identity
+from tuner.errors import TrialFailure
+from tuner.load.base import StagePlan
+from tuner.measurement import (
+    Configuration,
+    EnergyReading,
+    Failure,
+    Measurement,
+    Outcome,
+    Scalar,
+    StageResult,
+    to_json,
+)
+from tuner.meter.base import Meter
+from tuner.space import Settings
+
+LOAD_SHARES: Mapping[str, float] = {"light": 0.30, "medium": 0.60, "high": 0.90}
+"""Load level -> share of the calibrated capacity of the default configuration."""
+
+RunStage = Callable[[StagePlan, Any], StageResult]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a trial needs and does not choose: the same for every trial of a study."""
+
+    model: ModelToServe
+    requests_file: Path
+    signature: str
+    deployer: Deployer
+    meter: Meter
+    settings: Settings
+    fixed: Mapping[str, Scalar]
+    run_stage: RunStage
+    max_error_rate: float
+    seed: int = 0
+    others: Sequence[ModelToServe] = ()
+    """Models to serve beside the tuned one, as many as the factor ``other_models`` asks for."""
+
+
+class MeteredWindow:
+    """Opens the meter with the load's measured window, and ends the stage when the server dies."""
+
+    def __init__(self, meter: Meter, deployment: Deployment) -> None:
+        self._meter, self._deployment = meter, deployment
+        self._open = False
+        self.reading: EnergyReading | None = None
+
+    def window_opened(self, client_pids: Sequence[int]) -> None:
+        self._meter.open(self._deployment.pids(), client_pids)
+        self._open = True
+
+    def window_closed(self) -> None:
+        if self._open:
+            self._open = False
+            self.reading = self._meter.close()
+
+    def should_stop(self) -> str | None:
+        failure = self._deployment.failure()
+        return None if failure is None else failure[1]
+
+
+class TrialRunner:
+    """Runs trials on one bench, one at a time. Leaving the context ends the server.
+
+    The server of a trial runs until the next one needs a different server: load levels and client
+    settings vary on one deployment.
+    """
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.capacity_rps: float | None = None
+        self._kept: tuple[Any, Deployment, ExitStack] | None = None
+
+    def __enter__(self) -> TrialRunner:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.end_server()
+
+    def end_server(self) -> None:
+        if self._kept is not None:
+            _, _, stack = self._kept
+            self._kept = None
+            stack.close()
+
+    def rate_rps(self, load: Scalar) -> float:
+        """Requests per second of a load level; a number is the rate itself.
+
+        Raises:
+            ValueError: a level was named and the capacity is not known.
+        """
+        if isinstance(load, str):
+            if self.capacity_rps is None:
+                raise ValueError("the capacity is not calibrated")
+            return LOAD_SHARES[load] * self.capacity_rps
+        return float(load)
+
+    def run(
+        self,
+        configuration: Configuration,
+        levels: Sequence[Mapping[str, Scalar]],
+        workdirs: Sequence[Path],
+    ) -> list[Outcome]:
+        """One configuration at each of the levels, on one deployment where the levels allow it.
+
+        Args:
+            configuration: the proposed knobs; the bench's fixed settings are added.
+            levels: level of each factor (``load``, ``other_models``).
+            workdirs: a folder of its own for each level's log and samples.
+        """
+        outcomes: list[Outcome] = []
+        for level, workdir in zip(levels, workdirs, strict=True):
+            workdir.mkdir(parents=True, exist_ok=True)
+            try:
+                outcomes.append(self._measure(configuration, level, workdir))
+            except TrialFailure as failure:
+                outcomes.append(Failure(failure.reason, failure.message, failure.log_tail))
+            if isinstance(outcomes[-1], Failure):
+                # What made this level fail must not reach the next one.
+                self.end_server()
+        return outcomes
+
+    def _measure(
+        self, configuration: Configuration, level: Mapping[str, Scalar], workdir: Path
+    ) -> Outcome:
+        deployment = self._deployment(configuration, int(level.get("other_models", 0)), workdir)
+        load = level.get("load", self.bench.settings.load)
+        plan = self.plan(deployment, {**self.bench.fixed, **configuration}, load, workdir)
+        window = MeteredWindow(self.bench.meter, deployment)
+        try:
+            result = self.bench.run_stage(plan, window)
+        finally:
+            window.window_closed()
+        described = to_json(deployment.describe())
+        died = deployment.failure()
+        _keep_log(deployment, workdir)
+        if died is not None:
+            return Failure(died[0], died[1], deployment.log_tail(), {"stage": to_json(result)})
+        if not result.valid:
+            return Failure(
+                result.reason or "internal", result.message, deployment.log_tail(),
+                {"stage": to_json(result), "deployment": described},
+            )
+        return Measurement(stage=result, energy=window.reading, deployment=described)
+
+    def _deployment(self, configuration: Configuration, others: int, workdir: Path) -> Deployment:
+        whole = {**self.bench.fixed, **configuration}
+        served = tuple(self.bench.others[:others])
+        identity = server_identity(whole, tuple(m.name for m in served))
+        if self._kept is not None:
+            kept, deployment, _ = self._kept
+            if kept == identity and deployment.failure() is None:
+                return deployment
+            self.end_server()
+        request = DeploymentRequest(
+            model=self.bench.model, configuration=whole, workdir=workdir, others=served,
+            start_timeout_s=self.bench.settings.start_timeout_s,
+        )
+        stack = ExitStack()
+        deployment = stack.enter_context(self.bench.deployer.deploy(request))
+        self._kept = (identity, deployment, stack)
+        return deployment
+
+    def plan(
+        self, deployment: Deployment, configuration: Configuration, load: Scalar, workdir: Path
+    ) -> StagePlan:
+        """The load stage of one deployment at one load level."""
+        settings = self.bench.settings
+        protocol = str(configuration.get("protocol", "grpc"))
+        address = deployment.rest_address if protocol == "rest" else deployment.grpc_address
+        assert address is not None
+        return StagePlan(
+            address=address,
+            model_names=deployment.model_names,
+            requests_file=self.bench.requests_file,
+            protocol=protocol,
+            signature=self.bench.signature,
+            pattern=settings.pattern,
+            rate_rps=self.rate_rps(load),
+            rows_per_request=settings.rows,
+            popularity=settings.popularity,
+            min_duration_s=settings.min_duration_s,
+            max_duration_s=settings.max_duration_s,
+            precision=settings.precision,
+            max_error_rate=self.bench.max_error_rate,
+            seed=self.bench.seed,
+            samples_file=workdir / "samples.npz",
+        )
+
+    def calibrate(self, workdir: Path, *, clients: int, duration_s: float) -> float:
+        """Capacity of the default configuration: requests/s answered to a short closed loop.
+
+        The default configuration is the space's fixed settings and the server's own defaults
+        for everything else. Keeps and returns requests/s.
+
+        Raises:
+            TrialFailure: the default configuration cannot be deployed or does not answer.
+        """
+        workdir.mkdir(parents=True, exist_ok=True)
+        try:
+            deployment = self._deployment({}, 0, workdir)
+            plan = replace(
+                self.plan(deployment, dict(self.bench.fixed), 1.0, workdir),
+                pattern="closed", clients=clients, rate_rps=None,
+                min_duration_s=duration_s, max_duration_s=duration_s, samples_file=None,
+            )
+            result = self.bench.run_stage(plan, MeteredWindow(_NoMeter(), deployment))
+            log_tail = deployment.log_tail()
+        finally:
+            self.end_server()
+        if not result.throughput_rps:
+            raise TrialFailure(
+                result.reason or "no_answers", f"calibration: {result.message}", log_tail
+            )
+        self.capacity_rps = result.throughput_rps
+        return self.capacity_rps
+
+
+class _NoMeter(Meter):
+    name, method = "none", "none"
+
+    def open(self, server_pids: Sequence[int] = (), client_pids: Sequence[int] = ()) -> None:
+        pass
+
+    def close(self) -> EnergyReading:
+        return EnergyReading(self.name, self.method, (), 0.0, 0.0)
+
+
+def _keep_log(deployment: Deployment, workdir: Path) -> None:
+    """Copy the server's log when the server was kept from an earlier trial's folder."""
+    log = getattr(deployment, "log_file", None)
+    if log is not None and Path(log).parent != workdir and Path(log).exists():
+        shutil.copyfile(log, workdir / Path(log).name)
