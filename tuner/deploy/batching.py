@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tuner.deploy.knobs import BATCHING, KNOBS, knob_value
+from tuner.deploy.knob import BATCHING
+from tuner.deploy.knobs import KNOBS, has_effect, knob_value
 from tuner.measurement import Configuration
 
 _PLAIN = ("allowed_batch_sizes", "pad_variable_length_inputs")
@@ -44,7 +45,7 @@ def batching_parameters(configuration: Configuration) -> str | None:
     largest = max_batch_size(configuration)
     lines = []
     for name, knob in KNOBS.items():
-        if knob.applied != BATCHING or not knob.means_something(configuration):
+        if knob.applied != BATCHING or not has_effect(name, configuration):
             continue
         value = largest if name == "max_batch_size" else configuration.get(name)
         if value is None:

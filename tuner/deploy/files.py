@@ -13,7 +13,8 @@ from pathlib import Path, PurePath
 from tuner.deploy.allocators import preload
 from tuner.deploy.base import ModelToServe
 from tuner.deploy.batching import batching_parameters, max_batch_size
-from tuner.deploy.knobs import CLIENT, ELSEWHERE, FLAG, KNOBS, knob_value, nearest
+from tuner.deploy.knob import CLIENT, FLAG
+from tuner.deploy.knobs import ELSEWHERE, KNOBS, has_effect, knob_value, nearest
 from tuner.errors import UsageError
 from tuner.measurement import Configuration
 
@@ -129,7 +130,7 @@ def server_files(
         flags.append(("monitoring_config_file", str(folder / MONITORING_FILE)))
     batching = batching_parameters(configuration)
     for name, knob in KNOBS.items():
-        if knob.applied == FLAG and name in configuration and knob.means_something(configuration):
+        if knob.applied == FLAG and name in configuration and has_effect(name, configuration):
             flags.append((name, _text(configuration[name])))
     if batching is not None:
         texts[BATCHING_FILE] = batching

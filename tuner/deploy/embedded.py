@@ -1,0 +1,92 @@
+"""The embedded server, ``tuner.modelserver``, forked from an interpreter with TensorFlow loaded."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+from tuner.deploy import programs
+from tuner.deploy.base import DeploymentRequest
+from tuner.deploy.binary import launcher
+from tuner.deploy.files import ServerFiles
+from tuner.deploy.local import LOG, LocalDeployer
+from tuner.deploy.processes import ServerProcess, Spawner
+from tuner.deploy.resources import Limits
+
+MODULE = "tuner.modelserver"
+FORK_SERVER = "tuner.modelserver.forkserver"
+
+
+class EmbeddedDeployer(LocalDeployer):
+    """Forks model servers; one fork server for each process environment.
+
+    Variables such as LD_PRELOAD and TF_ENABLE_ONEDNN_OPTS are read when a process or TensorFlow
+    starts and mean nothing after the fork. A server with a memory limit is started afresh
+    instead: what it would share with the fork server would not count against its limit.
+
+    Args:
+        fork_server: command of the fork server; tests put a stand-in here.
+        server: command of the server for fresh starts.
+        max_fork_servers: idle fork servers kept; each holds a loaded TensorFlow in memory.
+        monitoring: see ``LocalDeployer``.
+    """
+
+    name = "embedded"
+
+    def __init__(
+        self,
+        *,
+        fork_server: Sequence[str] | None = None,
+        server: Sequence[str] | None = None,
+        max_fork_servers: int = 4,
+        monitoring: bool = False,
+    ) -> None:
+        super().__init__(monitoring=monitoring)
+        self._fork_command = list(fork_server or programs.command(FORK_SERVER))
+        self._command = list(server or programs.command(MODULE))
+        self._most = max_fork_servers
+        self._forks: OrderedDict[tuple[tuple[str, str], ...], Spawner] = OrderedDict()
+        self._fresh: Spawner | None = None
+        self._logs = tempfile.TemporaryDirectory(prefix="tuner-forkserver-")
+
+    def launch(
+        self, files: ServerFiles, request: DeploymentRequest, held: Limits, timeout_s: float
+    ) -> tuple[ServerProcess, list[str]]:
+        command_line = [*self._command, *files.arguments]
+        if held.memory_limit_mb is not None:
+            if self._fresh is None or not self._fresh.alive:
+                self._fresh = launcher()
+            spawner, argv = self._fresh, command_line
+        else:
+            spawner, argv = self._fork_server(files.environment), files.arguments
+        server = spawner.start(
+            argv,
+            log=request.workdir / LOG,
+            timeout_s=timeout_s,
+            environment=files.environment,
+            affinity=held.affinity,
+            cgroup_procs=held.cgroup_procs,
+        )
+        return server, command_line
+
+    def close(self) -> None:
+        for spawner in self._forks.values():
+            spawner.close()
+        self._forks.clear()
+        if self._fresh:
+            self._fresh.close()
+        super().close()
+        self._logs.cleanup()
+
+    def _fork_server(self, environment: dict[str, str]) -> Spawner:
+        key = tuple(sorted(environment.items()))
+        spawner = self._forks.pop(key, None)
+        if spawner is None or not spawner.alive:
+            log = Path(self._logs.name) / f"{len(self._forks)}.log"
+            spawner = Spawner(self._fork_command, environment, log)
+        self._forks[key] = spawner
+        while len(self._forks) > self._most:
+            self._forks.popitem(last=False)[1].close()
+        return spawner

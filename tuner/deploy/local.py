@@ -1,0 +1,222 @@
+"""Servers that run as processes of this machine: what the embedded, binary and fake deployers share."""
+
+from __future__ import annotations
+
+import signal
+import time
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tuner.deploy import cgroups, proc
+from tuner.deploy.base import Deployer, Deployment, DeploymentRequest
+from tuner.deploy.files import ServerFiles, server_files
+from tuner.deploy.processes import ServerProcess
+from tuner.deploy.readiness import free_port, is_free, wait_ready
+from tuner.deploy.resources import Limits, limits, server_cpus
+from tuner.deploy.watchdog import Watchdog
+from tuner.errors import TrialFailure
+
+LOG = "server.log"
+_PORT_ATTEMPTS = 4
+_PATIENCE_S = 5.0
+"""How long a server may take to end after SIGTERM."""
+
+
+@dataclass
+class LocalDeployment(Deployment):
+    """A server process on this machine."""
+
+    grpc_address: str
+    rest_address: str | None
+    model_names: tuple[str, ...]
+    server: ServerProcess
+    limits: Limits
+    log: Path
+    details: dict[str, Any]
+
+    def pids(self) -> tuple[int, ...]:
+        return proc.tree(self.server.pid)
+
+    def failure(self) -> tuple[str, str] | None:
+        code = self.server.exit_code
+        if code is None and not proc.runs(self.server.pid, self.server.started):
+            # Seen dead before its parent said so; the code follows at once.
+            self.server.wait(1.0)
+            code = self.server.exit_code if self.server.exit_code is not None else -signal.SIGKILL
+        if code is None:
+            return None
+        if self.limits.out_of_memory:
+            return "out_of_memory", (
+                f"the server outgrew its limit of {self.limits.memory_limit_mb} MiB "
+                f"and was ended by the kernel"
+            )
+        return "crash", f"the server ended by itself: {ending(code)}"
+
+    def describe(self) -> Mapping[str, Any]:
+        return self.details
+
+    def log_tail(self, lines: int = 40) -> str:
+        return tail(self.log, lines)
+
+
+class LocalDeployer(Deployer):
+    """Starts a server process, waits for it, ends it.
+
+    Args:
+        monitoring: serve Prometheus metrics on the REST port, which is then always open.
+    """
+
+    def __init__(self, *, monitoring: bool = False) -> None:
+        self.monitoring = monitoring
+        self.watchdog = Watchdog()
+        cgroups.reap()
+
+    @abstractmethod
+    def launch(
+        self, files: ServerFiles, request: DeploymentRequest, held: Limits, timeout_s: float
+    ) -> tuple[ServerProcess, list[str]]:
+        """Start the server; returns it and its command line as a person would type it."""
+
+    @contextmanager
+    def deploy(self, request: DeploymentRequest) -> Iterator[Deployment]:
+        request.workdir.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            held = stack.enter_context(limits(request.configuration, self.watchdog))
+            deployment = self._start(request, held, stack)
+            yield deployment
+
+    def close(self) -> None:
+        self.watchdog.close()
+
+    def _start(self, request: DeploymentRequest, held: Limits, stack: ExitStack) -> LocalDeployment:
+        deadline = time.monotonic() + request.start_timeout_s
+        for attempt in range(1, _PORT_ATTEMPTS + 1):
+            trying = ExitStack()
+            try:
+                deployment = self._attempt(request, held, deadline, trying)
+            except PortTaken as taken:
+                trying.close()
+                if attempt == _PORT_ATTEMPTS:
+                    raise taken.failure from None
+                continue
+            except BaseException:
+                trying.close()
+                raise
+            stack.push(trying.pop_all())
+            return deployment
+        raise AssertionError("unreachable")
+
+    def _attempt(
+        self, request: DeploymentRequest, held: Limits, deadline: float, stack: ExitStack
+    ) -> LocalDeployment:
+        """One try with ports chosen now; what ``stack`` then holds ends the server."""
+        begun = time.monotonic()
+        grpc_port, rest_port = free_port(), free_port()
+        files = server_files(
+            request.configuration,
+            request.model,
+            request.others,
+            folder=request.workdir,
+            grpc_port=grpc_port,
+            rest_port=rest_port,
+            monitoring=self.monitoring,
+            cpus=len(server_cpus(request.configuration)),
+        )
+        files.write(request.workdir)
+        server, command_line = self.launch(files, request, held, max(deadline - begun, 1.0))
+        # Entered first, left last: the watchdog stands by until the server has really ended.
+        undo = {"kill": server.pid, "started": server.started}
+        stack.enter_context(self.watchdog.undoing(undo))
+        stack.callback(server.end, _PATIENCE_S)
+        has_rest = any(name == "rest_api_port" for name, _ in files.flags)
+        deployment = LocalDeployment(
+            grpc_address=f"127.0.0.1:{grpc_port}",
+            rest_address=f"127.0.0.1:{rest_port}" if has_rest else None,
+            model_names=files.model_names,
+            server=server,
+            limits=held,
+            log=request.workdir / LOG,
+            details={},
+        )
+        try:
+            wait_ready(
+                deployment.grpc_address,
+                files.model_names + files.other_names,
+                deadline - time.monotonic(),
+                lambda: starting_failure(deployment),
+            )
+            if not _listens(deployment.pids(), grpc_port):
+                raise TrialFailure("start_failed", f"another program answers on port {grpc_port}")
+        except TrialFailure as failure:
+            server.end(_PATIENCE_S)
+            failure = TrialFailure(failure.reason, failure.message, deployment.log_tail())
+            taken = not is_free(grpc_port) or (has_rest and not is_free(rest_port))
+            if failure.reason == "start_failed" and taken:
+                raise PortTaken(failure) from None
+            raise failure from None
+        deployment.details.update(
+            deployer=self.name,
+            command_line=command_line,
+            files=dict(files.texts),
+            environment=dict(files.environment),
+            limits=held.describe(),
+            start_s=time.monotonic() - begun,
+            model_names=list(files.model_names),
+            other_models=list(files.other_names),
+        )
+        return deployment
+
+
+class PortTaken(Exception):
+    """Between choosing a port and listening on it, somebody else took it."""
+
+    def __init__(self, failure: TrialFailure) -> None:
+        self.failure = failure
+
+
+def starting_failure(deployment: Deployment) -> tuple[str, str] | None:
+    """A deployment's failure, told as one of starting: refusing to start is no crash."""
+    failed = deployment.failure()
+    if failed and failed[0] == "crash":
+        code_text = failed[1].rpartition(": ")[2]
+        reason = "crash" if code_text.startswith("signal") else "start_failed"
+        return reason, f"the server did not start: {code_text}"
+    return failed
+
+
+def ending(code: int) -> str:
+    """An exit code in words: ``exit code 1``, ``signal SIGSEGV``."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"signal {signal.Signals(-code).name}"
+    except ValueError:
+        return f"signal {-code}"
+
+
+def tail(log: Path, lines: int) -> str:
+    """The last lines of a log, without reading more than its last 64 KiB."""
+    try:
+        with log.open("rb") as stream:
+            stream.seek(max(0, log.stat().st_size - 65536))
+            text = stream.read().decode(errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-lines:])
+
+
+def _listens(pids: tuple[int, ...], port: int) -> bool:
+    for pid in pids:
+        try:
+            connections = psutil.Process(pid).net_connections("tcp")
+        except psutil.Error:
+            continue
+        if any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections):
+            return True
+    return False
