@@ -1,0 +1,176 @@
+"""Models in the cache: the catalogue's, built once, and SavedModels of the user's own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from tuner.errors import ModelError
+from tuner.models import catalogue
+from tuner.models.builder import VERSION
+from tuner.models.cache import cache_folder, checksum, locked, make_folder, whole
+from tuner.models.process import ProgramFailed, run_program
+from tuner.models.record import ModelRecord
+from tuner.models.savedmodel import read_signature
+
+Progress = Callable[[str], None]
+RECORD = "record.json"
+
+
+def build(
+    name: str, *, cache: Path | None = None, progress: Progress | None = None
+) -> ModelRecord:
+    """A model of the catalogue as a SavedModel in the cache: built now, or found there intact.
+
+    Several processes may ask at once: one builds, the others wait. A build that is killed leaves
+    nothing; one whose files no longer have their checksum is made again.
+
+    Raises:
+        ModelError: no such model, a package that it needs is missing, or building it failed.
+    """
+    recipe = catalogue.recipe(name)
+    tell = progress or (lambda line: None)
+    home = cache_folder(cache) / "models" / recipe.name
+    base = home / recipe.key()
+    with locked(home):
+        if found := _intact(base):
+            return found
+        if base.exists():
+            tell(f"{recipe.name}: the copy in the cache is damaged; building it again")
+        with whole(base) as folder:
+            try:
+                run_program(
+                    "tuner.models.builder",
+                    recipe.name,
+                    str(folder),
+                    on_line=lambda line: tell(f"{recipe.name}: {line}"),
+                )
+            except ProgramFailed as failure:
+                raise ModelError(f"model {recipe.name!r} could not be built: {failure}") from None
+            made = json.loads((folder / "made.json").read_text())
+            (folder / "made.json").unlink()
+            signature = read_signature(folder / str(VERSION))
+            record = ModelRecord(
+                name=recipe.name,
+                path=base,
+                version=VERSION,
+                checksum=checksum(folder / str(VERSION)),
+                inputs=signature.inputs,
+                outputs=signature.outputs,
+                workload=recipe.workload,
+                versions=recipe.versions(),
+                **made,
+            )
+            record.write(folder / RECORD)
+    return record
+
+
+def resolve(
+    name_or_folder: str | os.PathLike[str],
+    *,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> ModelRecord:
+    """The record of a model of the catalogue, by name, or of a SavedModel folder of the user's.
+
+    A folder is a SavedModel itself or holds numbered versions, of which the highest counts. Its
+    signature is read at once; its size is counted by loading it once, in a child process, and
+    kept in the cache.
+
+    Raises:
+        ModelError: neither a name nor a folder; or a SavedModel that cannot be read or loaded.
+    """
+    folder = Path(name_or_folder)
+    if isinstance(name_or_folder, str) and _is_name(name_or_folder):
+        return build(name_or_folder, cache=cache, progress=progress)
+    if not folder.exists():
+        raise ModelError(
+            f"{name_or_folder}: neither a SavedModel folder nor a model's name; "
+            f"the names are {', '.join(catalogue.available())}"
+        )
+    return _own(folder.resolve(), cache_folder(cache), progress or (lambda line: None))
+
+
+def _is_name(text: str) -> bool:
+    """Whether it reads as a name: one of the catalogue, or a bare word where no folder is."""
+    base = text.partition("@")[0]
+    return base in catalogue.available() or ("/" not in text and not Path(text).exists())
+
+
+def _intact(base: Path) -> ModelRecord | None:
+    try:
+        record = ModelRecord.read(base / RECORD)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    version = base / str(record.version)
+    return record if version.is_dir() and checksum(version) == record.checksum else None
+
+
+def _own(folder: Path, cache: Path, tell: Progress) -> ModelRecord:
+    version_folder, number = _version_folder(folder)
+    signature = read_signature(version_folder)
+    found = checksum(version_folder)
+    identity = hashlib.sha256(f"{folder}\0{found}".encode()).hexdigest()[:12]
+    home = make_folder(cache / "own" / identity)
+    base = folder if version_folder != folder else _linked(home, folder)
+    file = home / RECORD
+    with locked(home):
+        try:
+            return ModelRecord.read(file)
+        except (OSError, ValueError, TypeError, KeyError):
+            pass
+        tell(f"{folder.name}: loading it once to count its parameters and operations")
+        try:
+            counts = json.loads(run_program("tuner.models.cost", str(version_folder)))
+        except ProgramFailed as failure:
+            raise ModelError(f"{folder}: TensorFlow cannot load it: {failure}") from None
+        record = ModelRecord(
+            name=folder.name,
+            path=base,
+            version=number,
+            weights="the user's own",
+            checksum=found,
+            inputs=signature.inputs,
+            outputs=signature.outputs,
+            parameters=counts["parameters"],
+            flops_per_inference=counts["flops_per_inference"],
+        )
+        part = file.with_suffix(".part")
+        record.write(part)
+        part.replace(file)
+    return record
+
+
+def _version_folder(folder: Path) -> tuple[Path, int]:
+    """The SavedModel to serve below ``folder``, and its version number."""
+    if not folder.is_dir():
+        hint = (
+            "; export a Keras file first: keras.models.load_model(file).export(folder)"
+            if folder.suffix in (".keras", ".h5", ".hdf5")
+            else ""
+        )
+        raise ModelError(f"{folder}: a file, not a SavedModel folder{hint}")
+    if (folder / "saved_model.pb").exists():
+        return folder, VERSION
+    numbers = [int(child.name) for child in folder.iterdir() if child.name.isdecimal()]
+    if not numbers:
+        raise ModelError(
+            f"{folder}: no SavedModel here: neither saved_model.pb nor folders named by version "
+            f"number, such as {folder.name}/1/saved_model.pb"
+        )
+    by_number = {int(c.name): c for c in folder.iterdir() if c.name.isdecimal()}
+    return by_number[max(numbers)], max(numbers)
+
+
+def _linked(home: Path, folder: Path) -> Path:
+    """A base path in the cache whose version 1 is ``folder``."""
+    base = make_folder(home / "versions")
+    link = base / str(VERSION)
+    if not link.is_symlink() or link.readlink() != folder:
+        fresh = base / f".link-{os.getpid()}"
+        fresh.symlink_to(folder)
+        fresh.replace(link)
+    return base
