@@ -1,0 +1,37 @@
+# One target a job. `make study` and `make test` do all their own set-up.
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+READY := $(VENV)/.ready
+STUDY_ARGS ?=
+
+.PHONY: study test check bench lock clean
+
+study: $(READY)
+	$(PYTHON) -m tuner study --space search_spaces/batching.yaml $(STUDY_ARGS)
+
+test: $(READY)
+	$(PYTHON) -m pytest $(PYTEST_ARGS)
+
+check: $(READY)
+	$(VENV)/bin/ruff check tuner objectives tests benchmarks
+	$(VENV)/bin/mypy tuner objectives
+
+$(READY): requirements.lock setup.cfg pyproject.toml
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "tuner needs Python 3.11 or later as python3"; exit 1; }
+	@test -x $(PYTHON) || python3 -m venv $(VENV) \
+		|| { echo "python3 has no venv: apt-get install python3-venv"; exit 1; }
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $(READY)
+
+# Resolves setup.cfg anew into a clean environment and pins what came out.
+lock:
+	rm -rf $(VENV)-lock
+	python3 -m venv $(VENV)-lock
+	$(VENV)-lock/bin/pip install --quiet --disable-pip-version-check ".[dashboard,docker,gpu,notebook,postgres,rapl,test]"
+	$(VENV)-lock/bin/pip freeze --exclude tuner > requirements.lock
+	rm -rf $(VENV)-lock
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
