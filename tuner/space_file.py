@@ -253,10 +253,8 @@ def _parameters(node: Node) -> tuple[Parameter, ...]:
         raise node.error("should not be empty")
     parsed = {name: _parameter(_identifier(name, child), child) for name, child in children.items()}
     for name, parameter in parsed.items():
-        when = children[name].mapping().get("when")
         for parent, values in parameter.when.items():
-            assert when is not None
-            place = when.mapping()[parent]
+            place = children[name].mapping()["when"].mapping()[parent]
             if parent not in parsed:
                 raise place.error(f"is not a parameter; {did_you_mean(parent, parsed)}")
             for value in values:

@@ -1,0 +1,80 @@
+"""The rooms of docs/design.md import only in the directions drawn there."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "machine": set(),
+    "measurement": {"errors"},
+    "space": {"errors", "measurement", "space_file"},
+    "space_file": {"errors", "measurement", "space"},
+    "propose": {"errors", "measurement", "space"},
+    "deploy": {"errors", "measurement", "space"},
+    "modelserver": set(),
+    "models": {"errors", "workloads"},
+    "workloads": {"errors", "models"},
+    "load": {"errors", "measurement"},
+    "meter": {"errors", "measurement"},
+    "replay": {"errors", "measurement", "space", "propose", "store", "analysis"},
+    "trial": {"deploy", "errors", "load", "measurement", "meter", "models", "space", "workloads"},
+    "store": {"errors", "measurement", "space"},
+    "study": {"errors", "measurement", "propose", "space", "store"},
+    "analysis": {"errors", "machine", "measurement", "store"},
+    "export": {"analysis", "deploy", "errors", "measurement", "space", "store"},
+}
+
+
+def imported_rooms(file: Path) -> set[str]:
+    """Rooms of tuner that a file imports anywhere, functions included."""
+    rooms: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            rooms |= {a.name.split(".")[1] for a in node.names if a.name.startswith("tuner.")}
+        elif isinstance(node, ast.ImportFrom) and node.module == "tuner":
+            rooms |= {a.name for a in node.names if not a.name.startswith("__")}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tuner."):
+            rooms.add(node.module.split(".")[1])  # type: ignore[union-attr]
+    return rooms
+
+
+def room_of(file: Path) -> str:
+    return file.relative_to(ROOT / "tuner").parts[0].removesuffix(".py")
+
+
+FILES = sorted((ROOT / "tuner").rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(ROOT)))
+def test_a_room_imports_only_what_the_design_allows(file: Path) -> None:
+    room = room_of(file)
+    if room in ("__init__", "__main__", "cli"):
+        pytest.skip("the command line may import every room")
+    beyond = imported_rooms(file) - MAY_IMPORT[room] - {room}
+    assert not beyond, f"{room} may not import {sorted(beyond)}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(ROOT)))
+def test_only_the_command_line_and_programs_print_or_exit(file: Path) -> None:
+    # Models are built in a process of their own, whose lines are its progress.
+    programs = ("cli", "modelserver", "models", "__main__")
+    is_program = 'if __name__ == "__main__"' in file.read_text()
+    if room_of(file) in programs or is_program:
+        pytest.skip("a program of its own")
+    calls = [
+        node.func.id
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    ]
+    assert not {"print", "exit"} & set(calls)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "objectives").glob("*.py")), ids=lambda f: f.name)
+def test_objectives_stay_thin(file: Path) -> None:
+    assert len(file.read_text().splitlines()) <= 200

@@ -1,0 +1,101 @@
+"""A wrong space file ends in one line that names file, line and key, and what would be right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tuner.errors import SpaceError
+from tuner.space_file import find, parse, read
+
+BAD = [
+    # text, line, key, a word of the advice
+    ("parameters: {x: [1]}\nparamters: {}", 2, "paramters", "parameters"),
+    ("parameters:\n  x: {lo: 1, high: 2}", 2, "parameters.x.lo", "low"),
+    ("parameters:\n  x: {low: one, high: 2}", 2, "parameters.x.low", "number"),
+    ("parameters:\n  x: {low: 9, high: 2}", 2, "parameters.x.low", "swap"),
+    ("parameters:\n  x: {low: 0, high: 2, log: true}", 2, "parameters.x.low", "above 0"),
+    ("parameters:\n  x: {low: 1}", 2, "parameters.x", "high"),
+    ("parameters:\n  x: {choices: []}", 2, "parameters.x.choices", "empty"),
+    ("parameters:\n  x: {choices: [1, 1]}", 2, "parameters.x.choices[1]", "twice"),
+    ("parameters:\n  x: {choices: [1], low: 1}", 2, "parameters.x.low", "choices"),
+    ("parameters:\n  x: {values: [2, 1]}", 2, "parameters.x.values", "rise"),
+    ("parameters:\n  x: {values: [a]}", 2, "parameters.x.values", "choices"),
+    ("parameters:\n  x: [1]\n  x: [2]", 3, "parameters.x", "twice"),
+    ("parameters:\n  x:\n    choices: [1]\n    when: {y: 1}", 4, "parameters.x.when.y", "parameter"),
+    ("parameters:\n  y: [1]\n  x:\n    choices: [1]\n    when: {y: 2}", 5, "parameters.x.when.y", "2"),
+    ("parameters:\n  x: {choices: [1], when: {x: 1}}", 2, "parameters.x.when.x", "itself"),
+    ("parameters: {x: [1]}\nload: hard", 2, "load", "light"),
+    ("parameters: {x: [1]}\nload: -3", 2, "load", "above 0"),
+    ("parameters: {x: [1]}\nobjectives: [speed]", 2, "objectives[0]", "latency_p99_ms"),
+    ("parameters: {x: [1]}\nconstraints:\n  error_rate: {most: 1}", 3,
+     "constraints.error_rate.most", "max"),
+    ("parameters: {x: [1]}\nfixed: {x: 1}", 2, "fixed.x", "parameter"),
+    ("parameters: {x: [1]}\nfactors: {x: [1]}", 2, "factors.x", "load"),
+    ("parameters: {x: [1]}\nexclude: [{x: 7}]", 2, "exclude[0].x", "7"),
+    ("parameters: {x: [1]}\nrepeats: 0", 2, "repeats", "at least 1"),
+    ("parameters: {x: [.nan]}", 1, "parameters.x[0]", "finite"),
+    ("parameters: {x: [2024-01-01]}", 1, "parameters.x[0]", "number"),
+    ("parameters: {x: [1]}\nmin_duration_s: 9\nmax_duration_s: 3", 2, "min_duration_s", "above"),
+    ("parameters: {'../x': [1]}", 1, "parameters.../x", "letters"),
+    ("parameters: {x: [1]}\nname: ../../etc", 2, "name", "letters"),
+    ("- 1\n- 2", 1, None, "mapping"),
+    ("a: &a [1]\nparameters: {x: *a}", 2, None, "alias"),
+    ("parameters: {x: [1}", 1, None, "YAML"),
+    ("", None, None, "empty"),
+]
+
+
+@pytest.mark.parametrize(("text", "line", "key", "advice"), BAD, ids=[b[0][:40] for b in BAD])
+def test_a_mistake_is_named_with_its_place(
+    text: str, line: int | None, key: str | None, advice: str
+) -> None:
+    with pytest.raises(SpaceError) as caught:
+        parse(text, file="s.yaml")
+    error = caught.value
+    assert (error.file, error.line, error.key) == ("s.yaml", line, key)
+    assert advice in str(error)
+    assert "\n" not in str(error)
+
+
+def test_conditions_that_lead_back_to_themselves_are_refused() -> None:
+    with pytest.raises(SpaceError, match="leads back"):
+        parse("parameters: {a: {choices: [1], when: {b: 1}}, b: {choices: [1], when: {a: 1}}}")
+
+
+def test_a_missing_file_names_the_shipped_spaces() -> None:
+    with pytest.raises(SpaceError, match=r"nope: no such file.*batching"):
+        read("nope")
+
+
+def test_a_shipped_space_is_found_by_name_with_or_without_its_ending() -> None:
+    assert find("batching") == find("batching.yaml")
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SpaceError, match="UTF-8"):
+        read(file)
+
+
+def test_python_objects_are_not_built() -> None:
+    with pytest.raises(SpaceError):
+        parse("parameters: {x: [!!python/object/apply:os.system ['true']]}")
+
+
+@settings(max_examples=300, deadline=2000, suppress_health_check=[HealthCheck.too_slow])
+@given(st.text(alphabet="parmetsx:{}[]-,&*!'\"|>#%\n 0123456789.e", max_size=120))
+def test_any_text_is_read_or_refused_but_never_breaks(text: str) -> None:
+    try:
+        parse(text)
+    except SpaceError as error:
+        assert "\n" not in str(error)
+
+
+def test_deep_nesting_is_refused() -> None:
+    with pytest.raises(SpaceError):
+        parse("parameters: {x: " + "[" * 5000 + "]" * 5000 + "}")

@@ -1,0 +1,165 @@
+"""The study database keeps typed records and refuses what does not belong together."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+
+from tests.study.conftest import measured
+from tuner import store
+from tuner.errors import StudyError
+from tuner.measurement import Failure
+from tuner.space import Space
+from tuner.space_file import parse
+from tuner.store import Store
+
+CONFIGURATION = {"batching": True, "size": 4, "threads": 2}
+
+
+def test_a_measurement_comes_back_as_it_was(space: Space, url: str) -> None:
+    kept = Store.create(url, "small", space, {"model": "m"})
+    number = kept.start(CONFIGURATION, space, {"why": "first"}, {"seed": 7})
+    kept.finish(number, measured(20.0, 0.5), space)
+    (record,) = Store.open(url, "small").records()
+    assert record.state == "complete" and record.feasible
+    assert record.configuration == CONFIGURATION
+    assert record.values == (20.0, pytest.approx(0.5))
+    assert record.notes == {"why": "first"}
+    assert record.measurement["stage"]["latency_p99_interval_ms"] == [18.0, 22.0]
+    assert record.energy_source == "fake"
+    assert record.attributes["seed"] == 7
+
+
+def test_a_failure_keeps_its_reason_and_log(space: Space, url: str) -> None:
+    kept = Store.create(url, "small", space, {})
+    number = kept.start(CONFIGURATION, space, {}, {})
+    record = kept.finish(number, Failure("crash", "signal 11", "last words"), space)
+    assert (record.state, record.reason, record.values) == ("failed", "crash", None)
+    assert record.attributes["log_tail"] == "last words"
+    assert record.is_finished and not record.feasible
+
+
+def test_a_trial_beyond_a_constraint_is_complete_but_not_feasible(space: Space, url: str) -> None:
+    kept = Store.create(url, "small", space, {})
+    number = kept.start(CONFIGURATION, space, {}, {})
+    record = kept.finish(number, measured(20.0, 0.5, errors=5), space)
+    assert record.state == "complete" and not record.feasible
+    assert record.violations["error_rate <= 0.01"] == pytest.approx(4.0)
+    frozen = optuna.load_study(study_name="small", storage=url).trials[0]
+    assert frozen.user_attrs["feasible"] is False
+    assert max(frozen.constraints.values()) > 0
+
+
+def test_objectives_carry_their_names_in_the_database(space: Space, url: str) -> None:
+    Store.create(url, "small", space, {})
+    study = optuna.load_study(study_name="small", storage=url)
+    assert study.metric_names == ["latency_p99_ms", "energy_per_request_j"]
+
+
+def test_another_space_is_refused_and_the_database_stays_as_it_was(
+    space: Space, url: str
+) -> None:
+    Store.create(url, "small", space, {"model": "m"})
+    before = _dump(url)
+    other = parse("parameters: {threads: {values: [1, 2, 3]}}")
+    with pytest.raises(StudyError, match=r"another space \(parameters differ\).*--name"):
+        Store.create(url, "small", other, {"model": "m"})
+    assert _dump(url) == before
+
+
+def test_another_environment_is_refused_by_what_differs(space: Space, url: str) -> None:
+    Store.create(url, "small", space, {"model": "mobilenet_v2"})
+    with pytest.raises(StudyError, match="model 'mobilenet_v2', not 'cnn1d'"):
+        Store.create(url, "small", space, {"model": "cnn1d"})
+
+
+def test_a_trial_of_a_dead_process_is_reaped_and_does_not_count(space: Space, url: str) -> None:
+    code = (
+        "import sys, os; from tuner.store import Store; from tuner.space_file import parse\n"
+        "from tests.study.conftest import SPACE\n"
+        "s = parse(SPACE); k = Store.create(sys.argv[1], 'small', s, {})\n"
+        "k.start({'batching': False, 'threads': 1}, s, {}, {}); os._exit(9)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, url], cwd=Path(__file__).parents[2], check=False)
+    kept = Store.create(url, "small", space, {})
+    assert kept.reap() == [0]
+    (record,) = kept.records()
+    assert record.state == "killed" and not record.is_finished
+
+
+def test_a_trial_of_a_living_process_is_left_alone(space: Space, url: str) -> None:
+    kept = Store.create(url, "small", space, {})
+    kept.start(CONFIGURATION, space, {}, {})
+    assert kept.reap() == []
+
+
+def test_a_process_id_given_again_does_not_look_alive(space: Space, url: str) -> None:
+    kept = Store.create(url, "small", space, {})
+    kept.start(CONFIGURATION, space, {}, {"owner": {**store._owner(), "started": 1}})
+    assert kept.reap() == [0]
+
+
+@pytest.mark.parametrize("content", [b"not a database at all", b"SQLite format 3\x00" + b"x" * 500])
+def test_a_damaged_file_is_one_line(tmp_path: Path, space: Space, content: bytes) -> None:
+    file = tmp_path / "bad.db"
+    file.write_bytes(content)
+    with pytest.raises(StudyError) as caught:
+        Store.create(f"sqlite:///{file}", "small", space, {})
+    assert "\n" not in str(caught.value)
+    assert file.read_bytes() == content
+
+
+def test_a_password_never_reaches_the_message() -> None:
+    with pytest.raises(StudyError) as caught:
+        store.connect("postgresql://user:secret@127.0.0.1:1/none")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_missing_study_says_what_there_is(space: Space, url: str) -> None:
+    Store.create(url, "small", space, {})
+    with pytest.raises(StudyError, match="it holds: small"):
+        store.open_study("large", url)
+
+
+def test_a_study_is_found_by_name_file_or_both(in_folder: Path, space: Space) -> None:
+    Store.create("sqlite:///studies/small.db", "small", space, {})
+    for reference in ("small", "studies/small.db", "studies/small.db:small"):
+        assert store.open_study(reference).name == "small"
+
+
+def test_the_table_has_a_row_for_each_finished_trial(space: Space, url: str) -> None:
+    kept = Store.create(url, "small", space, {"model": "m"})
+    kept.finish(kept.start(CONFIGURATION, space, {}, {}), measured(20.0, 0.5), space)
+    off = {"batching": False, "threads": 1}
+    kept.finish(kept.start(off, space, {}, {}), Failure("crash", "x"), space)
+    kept.kill(kept.start(off, space, {}, {}), "stopped")
+    table = store.table_of(kept)
+    assert list(table["valid"]) == [True, False]
+    assert list(table["latency_p99_ms"].dropna()) == [20.0]
+    assert table["size"][1] is None or table["size"].isna()[1]
+    assert table.attrs["environment"] == {"model": "m"}
+    assert table.attrs["energy_source"] == "fake"
+
+
+def test_levels_name_their_study() -> None:
+    assert store.level_name("s", {}) == "s"
+    assert store.level_name("s", {"load": "high", "other_models": 2}) == "s@load=high,other_models=2"
+
+
+def _dump(url: str) -> list[str]:
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+        return list(connection.iterdump())
+
+
+def test_an_unwritable_folder_is_one_line(tmp_path: Path, space: Space) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(StudyError, match="cannot be made"):
+        Store.create(f"sqlite:///{blocked}/deeper/s.db", "small", space, {})
+    assert os.listdir(tmp_path) == ["file"]
