@@ -1,0 +1,14 @@
+"""Energy sources behind one seam: a window that opens, closes and gives its energy.
+
+    meter = choose()                        # or choose("rapl"), choose("rapl+nvml")
+    meter.idle_w = measure_idle(meter, 5)   # once, before a study
+    meter.open(server_pids, client_pids); ...; reading = meter.close()
+"""
+
+from __future__ import annotations
+
+from tuner.meter.base import Meter
+from tuner.meter.cpu_time import CpuTimeMeter
+from tuner.meter.sources import choose, measure_idle, sources
+
+__all__ = ["CpuTimeMeter", "Meter", "choose", "measure_idle", "sources"]

@@ -15,14 +15,41 @@ class Meter(ABC):
     """Kept in every record: ``rapl``, ``pyrapl``, ``nvml``, ``cpu_time``."""
     method: str
     """``counter``, ``sampled`` or ``estimate``."""
+    idle_w: float | None = None
+    """Idle baseline (watts), measured once before a study with ``tuner.meter.measure_idle`` and set
+    here; every later reading then carries ``idle_w`` and ``net_j``."""
 
     @abstractmethod
     def open(self, server_pids: Sequence[int] = (), client_pids: Sequence[int] = ()) -> None:
-        """Open the window. The process ids let a source that can tell processes apart split them."""
+        """Open the window. The process ids let a source that can tell processes apart split them.
+
+        Raises:
+            RuntimeError: the window is open already.
+            UnavailableError: the source cannot be read (any more).
+        """
 
     @abstractmethod
     def close(self) -> EnergyReading:
-        """Close the window and read it."""
+        """Close the window and read it. Whatever happens, the window is closed afterwards.
+
+        Raises:
+            RuntimeError: no window is open.
+            UnavailableError: the source vanished inside the window; there is no number.
+        """
+
+    def describe(self) -> str:
+        """One line on what the source covers on this machine, for ``tuner doctor``."""
+        return self.method
 
     def release(self) -> None:
         """Give back what the source holds (file handles, NVML)."""
+
+
+def net_j(gross_j: float, client_j: float | None, idle_w: float | None, window_s: float) -> float | None:
+    """Gross less the client's share less the idle baseline (joules); ``None`` without a baseline.
+
+    A quiet window may end slightly below zero: that is the baseline's own error, and it is kept.
+    """
+    if idle_w is None:
+        return None
+    return gross_j - (client_j or 0.0) - idle_w * window_s

@@ -1,0 +1,78 @@
+"""Energy estimated from CPU time, for machines whose energy counters are out of reach.
+
+    gross  = idle_w x time + (max_w − idle_w) x busy share x time
+    client = (max_w − idle_w) x client's CPU seconds / CPUs
+
+the linear power model of Fan, Weber and Barroso, "Power provisioning for a warehouse-sized
+computer" (ISCA 2007). It knows nothing of clock frequency, of which instructions ran, or of memory:
+see docs/energy.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tuner.measurement import EnergyReading
+from tuner.meter.base import Meter, net_j
+from tuner.meter.cpu_share import CpuWindow
+from tuner.meter.power_model import PowerModel, power_model
+
+
+class CpuTimeMeter(Meter):
+    """Estimates the CPU package's energy; works on any Linux machine.
+
+    Args:
+        idle_w, max_w: the model's constants in watts; by default see ``power_model``.
+
+    Raises:
+        UsageError: a constant, or the user's ``energy.yaml``, is wrong.
+    """
+
+    name = "cpu_time"
+    method = "estimate"
+
+    def __init__(self, idle_w: float | None = None, max_w: float | None = None) -> None:
+        self.model: PowerModel = power_model(idle_w, max_w)
+        self._window: CpuWindow | None = None
+
+    def describe(self) -> str:
+        model = self.model
+        return (
+            f"estimate, {model.idle_w:.3g} W idle to {model.max_w:.3g} W busy; max from "
+            f"{model.max_from}; idle from {model.idle_from}"
+        )
+
+    def open(self, server_pids: Sequence[int] = (), client_pids: Sequence[int] = ()) -> None:
+        if self._window is not None:
+            raise RuntimeError("cpu_time: the window is open already")
+        self._window = CpuWindow(server_pids, client_pids)
+
+    def close(self) -> EnergyReading:
+        window, self._window = self._window, None
+        if window is None:
+            raise RuntimeError("cpu_time: no window is open")
+        shares, model = window.close(), self.model
+        joules_per_cpu_s = (model.max_w - model.idle_w) / shares.cpus
+        gross_j = model.idle_w * shares.window_s + joules_per_cpu_s * shares.busy_s
+        client_j = joules_per_cpu_s * shares.client_s
+        return EnergyReading(
+            source=self.name,
+            method=self.method,
+            domains=("cpu",),
+            window_s=shares.window_s,
+            gross_j=gross_j,
+            client_j=client_j,
+            idle_w=self.idle_w,
+            net_j=net_j(gross_j, client_j, self.idle_w, shares.window_s),
+            details={
+                "model": "idle_w x time + (max_w - idle_w) x busy share x time",
+                "model_idle_w": model.idle_w,
+                "model_idle_w_from": model.idle_from,
+                "model_max_w": model.max_w,
+                "model_max_w_from": model.max_from,
+                "client_j_from": "(max_w - idle_w) x client's CPU seconds / CPUs",
+                "server_dynamic_j": joules_per_cpu_s * shares.server_s,
+                "rest_dynamic_j": joules_per_cpu_s * shares.rest_s,
+                **shares.details(),
+            },
+        )
