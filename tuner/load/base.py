@@ -24,10 +24,19 @@ class StagePlan:
     pattern: str = "poisson"
     """``closed``, ``constant``, ``poisson``, ``burst``, ``ramp``, ``staircase`` or ``trace``."""
     rate_rps: float | None = None
-    """Mean arrival rate of an open loop."""
+    """Mean arrival rate of an open loop; a trace is stretched to it, or kept as it is (``None``)."""
     clients: int = 1
     """Concurrent requests of a closed loop."""
     trace_file: Path | None = None
+    """``trace``: one timestamp in seconds a line."""
+    burst_on_s: float = 0.5
+    burst_off_s: float = 0.5
+    burst_off_share: float = 0.0
+    """``burst``: lengths of on and off, and the rate of off as a share of the rate of on."""
+    ramp_from_rps: float | None = None
+    ramp_to_rps: float | None = None
+    """``ramp``, ``staircase``: first and last rate; by default 0.2 and 1.8 times ``rate_rps``."""
+    ramp_steps: int = 5
     rows_per_request: int = 1
     popularity: str = "each_once"
     """``each_once`` (rows in a seeded order, again and again) or ``zipf:<s>``."""

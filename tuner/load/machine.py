@@ -1,0 +1,56 @@
+"""What else the machine did: its load, the time its hypervisor stole, from /proc."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+_STEAL = 7
+_IDLE, _IOWAIT = 3, 4
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """CPU seconds of the whole machine since it started (proc(5), /proc/stat)."""
+
+    busy_s: float
+    steal_s: float
+    total_s: float
+
+
+@dataclass(frozen=True)
+class Share:
+    """Shares of all cores' time between two snapshots, 0 to 1."""
+
+    busy: float
+    steal: float
+
+
+def snapshot() -> Snapshot | None:
+    """The counters now, or ``None`` on a system without /proc."""
+    try:
+        line = Path("/proc/stat").read_text().split("\n", 1)[0]
+    except OSError:
+        return None
+    ticks = [int(value) for value in line.split()[1:9]]
+    second = float(os.sysconf("SC_CLK_TCK"))
+    total = sum(ticks)
+    idle = ticks[_IDLE] + ticks[_IOWAIT]
+    return Snapshot((total - idle - ticks[_STEAL]) / second, ticks[_STEAL] / second, total / second)
+
+
+def between(before: Snapshot | None, after: Snapshot | None) -> Share | None:
+    """Shares between two snapshots; ``None`` where a snapshot is missing or no time passed."""
+    if before is None or after is None or after.total_s <= before.total_s:
+        return None
+    span = after.total_s - before.total_s
+    return Share((after.busy_s - before.busy_s) / span, (after.steal_s - before.steal_s) / span)
+
+
+def load_average() -> float | None:
+    """The load average of the last minute."""
+    try:
+        return os.getloadavg()[0]
+    except OSError:
+        return None
