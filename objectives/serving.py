@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tuner import deploy, load, machine, meter, models, workloads
+from tuner import deploy, machine, meter, models, workloads
 from tuner.deploy.base import ModelToServe
 from tuner.measurement import Configuration, Outcome, Scalar
 from tuner.space import Space
@@ -56,7 +56,7 @@ class ServingEvaluator:
         if facts.get("idle_w") is None:
             note(f"measuring the idle baseline ({IDLE_S:g} s)")
             facts["idle_w"] = meter.measure_idle(self._runner.bench.meter, IDLE_S)
-        meter.set_baseline(self._runner.bench.meter, facts["idle_w"])
+        self._runner.bench.meter.idle_w = facts["idle_w"]
         loads = self._space.factors.get("load", (self._space.settings.load,))
         if any(isinstance(level, str) for level in loads):
             if facts.get("capacity_rps") is None:
@@ -94,7 +94,7 @@ class ServingEvaluator:
 
 
 @contextmanager
-def open(space: Space, options: Options, note: Note) -> Iterator[ServingEvaluator]:  # noqa: A001
+def open(space: Space, options: Options, note: Note) -> Iterator[ServingEvaluator]:
     """Build the model and its requests, open the deployer and the meter; close all at the end.
 
     Raises:
@@ -103,7 +103,7 @@ def open(space: Space, options: Options, note: Note) -> Iterator[ServingEvaluato
     settings = space.settings
     deploy.check_space(space)
     note(f"preparing {settings.model}")
-    record = models.resolve(settings.model)
+    record = models.resolve(settings.model, progress=note)
     requests = workloads.requests_file(record, source=settings.requests, seed=options.seed)
     others = [
         ModelToServe(f"other_{i}", record.path)
@@ -120,7 +120,6 @@ def open(space: Space, options: Options, note: Note) -> Iterator[ServingEvaluato
             meter=source,
             settings=settings,
             fixed=space.fixed,
-            run_stage=load.run_stage,
             max_error_rate=min([r for r in error_rates if r is not None], default=1.0),
             seed=options.seed,
             others=others,

@@ -21,6 +21,7 @@ REASONS: Mapping[str, str] = {
     "client_limited": "the load generator itself was late, so the latencies are not the server's",
     "client_failed": "the load generator ended by itself",
     "no_answers": "no request was answered inside the measured window",
+    "energy_lost": "the energy source vanished inside the measured window",
     "disturbed": "other work on the machine disturbed the stage, twice",
     "killed": "the study was killed while the trial ran; does not count as finished",
     "internal": "tuner itself failed; the traceback is in the log",

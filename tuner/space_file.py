@@ -36,7 +36,7 @@ class Node:
     def error(self, message: str) -> SpaceError:
         return self.where.error(message)
 
-    def mapping(self, allowed: Iterable[str] | None = None) -> dict[str, "Node"]:
+    def mapping(self, allowed: Iterable[str] | None = None) -> dict[str, Node]:
         """Key -> node. Duplicate keys, keys that are not text and keys not allowed are errors."""
         if not isinstance(self.node, yaml.MappingNode):
             raise self.error(f"should be a mapping (key: value), not {self._seen()}")
@@ -56,7 +56,7 @@ class Node:
             out[name] = child
         return out
 
-    def sequence(self) -> list["Node"]:
+    def sequence(self) -> list[Node]:
         if not isinstance(self.node, yaml.SequenceNode):
             raise self.error(f"should be a list [a, b, …], not {self._seen()}")
         if not self.node.value:

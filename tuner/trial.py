@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tuner.deploy.base import Deployer, Deployment, DeploymentRequest, ModelToServe
 from tuner.deploy.knobs import server_identity
-from tuner.errors import TrialFailure
-from tuner.load.base import StagePlan
+from tuner.errors import TrialFailure, UnavailableError
+from tuner.load import StagePlan, calibrate, rate_for, run_stage
 from tuner.measurement import (
     Configuration,
     EnergyReading,
@@ -20,16 +20,10 @@ from tuner.measurement import (
     Measurement,
     Outcome,
     Scalar,
-    StageResult,
     to_json,
 )
 from tuner.meter.base import Meter
 from tuner.space import Settings
-
-LOAD_SHARES: Mapping[str, float] = {"light": 0.30, "medium": 0.60, "high": 0.90}
-"""Load level -> share of the calibrated capacity of the default configuration."""
-
-RunStage = Callable[[StagePlan, Any], StageResult]
 
 
 @dataclass(frozen=True)
@@ -43,7 +37,6 @@ class Bench:
     meter: Meter
     settings: Settings
     fixed: Mapping[str, Scalar]
-    run_stage: RunStage
     max_error_rate: float
     seed: int = 0
     others: Sequence[ModelToServe] = ()
@@ -57,6 +50,8 @@ class MeteredWindow:
         self._meter, self._deployment = meter, deployment
         self._open = False
         self.reading: EnergyReading | None = None
+        self.lost: str | None = None
+        """Why the energy is missing, when the source vanished inside the window."""
 
     def window_opened(self, client_pids: Sequence[int]) -> None:
         self._meter.open(self._deployment.pids(), client_pids)
@@ -65,7 +60,10 @@ class MeteredWindow:
     def window_closed(self) -> None:
         if self._open:
             self._open = False
-            self.reading = self._meter.close()
+            try:
+                self.reading = self._meter.close()
+            except UnavailableError as error:
+                self.lost = str(error)
 
     def should_stop(self) -> str | None:
         failure = self._deployment.failure()
@@ -95,18 +93,6 @@ class TrialRunner:
             _, _, stack = self._kept
             self._kept = None
             stack.close()
-
-    def rate_rps(self, load: Scalar) -> float:
-        """Requests per second of a load level; a number is the rate itself.
-
-        Raises:
-            ValueError: a level was named and the capacity is not known.
-        """
-        if isinstance(load, str):
-            if self.capacity_rps is None:
-                raise ValueError("the capacity is not calibrated")
-            return LOAD_SHARES[load] * self.capacity_rps
-        return float(load)
 
     def run(
         self,
@@ -138,10 +124,11 @@ class TrialRunner:
     ) -> Outcome:
         deployment = self._deployment(configuration, int(level.get("other_models", 0)), workdir)
         load = level.get("load", self.bench.settings.load)
+        assert not isinstance(load, bool)
         plan = self.plan(deployment, {**self.bench.fixed, **configuration}, load, workdir)
         window = MeteredWindow(self.bench.meter, deployment)
         try:
-            result = self.bench.run_stage(plan, window)
+            result = run_stage(plan, window)
         finally:
             window.window_closed()
         described = to_json(deployment.describe())
@@ -154,6 +141,8 @@ class TrialRunner:
                 result.reason or "internal", result.message, deployment.log_tail(),
                 {"stage": to_json(result), "deployment": described},
             )
+        if window.lost is not None:
+            return Failure("energy_lost", window.lost, "", {"stage": to_json(result)})
         return Measurement(stage=result, energy=window.reading, deployment=described)
 
     def _deployment(self, configuration: Configuration, others: int, workdir: Path) -> Deployment:
@@ -175,7 +164,7 @@ class TrialRunner:
         return deployment
 
     def plan(
-        self, deployment: Deployment, configuration: Configuration, load: Scalar, workdir: Path
+        self, deployment: Deployment, configuration: Configuration, load: str | float, workdir: Path
     ) -> StagePlan:
         """The load stage of one deployment at one load level."""
         settings = self.bench.settings
@@ -189,7 +178,7 @@ class TrialRunner:
             protocol=protocol,
             signature=self.bench.signature,
             pattern=settings.pattern,
-            rate_rps=self.rate_rps(load),
+            rate_rps=rate_for(load, self.capacity_rps),
             rows_per_request=settings.rows,
             popularity=settings.popularity,
             min_duration_s=settings.min_duration_s,
@@ -212,31 +201,14 @@ class TrialRunner:
         workdir.mkdir(parents=True, exist_ok=True)
         try:
             deployment = self._deployment({}, 0, workdir)
-            plan = replace(
-                self.plan(deployment, dict(self.bench.fixed), 1.0, workdir),
-                pattern="closed", clients=clients, rate_rps=None,
-                min_duration_s=duration_s, max_duration_s=duration_s, samples_file=None,
-            )
-            result = self.bench.run_stage(plan, MeteredWindow(_NoMeter(), deployment))
-            log_tail = deployment.log_tail()
+            plan = self.plan(deployment, self.bench.fixed, 1.0, workdir)
+            self.capacity_rps = calibrate(plan, clients=clients, duration_s=duration_s)
+        except TrialFailure as failure:
+            log_tail = self._kept[1].log_tail() if self._kept else failure.log_tail
+            raise TrialFailure(failure.reason, failure.message, log_tail) from None
         finally:
             self.end_server()
-        if not result.throughput_rps:
-            raise TrialFailure(
-                result.reason or "no_answers", f"calibration: {result.message}", log_tail
-            )
-        self.capacity_rps = result.throughput_rps
         return self.capacity_rps
-
-
-class _NoMeter(Meter):
-    name, method = "none", "none"
-
-    def open(self, server_pids: Sequence[int] = (), client_pids: Sequence[int] = ()) -> None:
-        pass
-
-    def close(self) -> EnergyReading:
-        return EnergyReading(self.name, self.method, (), 0.0, 0.0)
 
 
 def _keep_log(deployment: Deployment, workdir: Path) -> None:

@@ -18,6 +18,7 @@ from tuner.measurement import Failure
 from tuner.space import Space
 from tuner.space_file import parse
 from tuner.store import Store
+from tuner.store.owner import this_process
 
 CONFIGURATION = {"batching": True, "size": 4, "threads": 2}
 
@@ -101,7 +102,7 @@ def test_a_trial_of_a_living_process_is_left_alone(space: Space, url: str) -> No
 
 def test_a_process_id_given_again_does_not_look_alive(space: Space, url: str) -> None:
     kept = Store.create(url, "small", space, {})
-    kept.start(CONFIGURATION, space, {}, {"owner": {**store._owner(), "started": 1}})
+    kept.start(CONFIGURATION, space, {}, {"owner": {**this_process(), "started": 1}})
     assert kept.reap() == [0]
 
 

@@ -9,14 +9,13 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from tuner.cli import _format
 from tuner.cli._progress import Progress
-from tuner.errors import StudyError, UsageError
+from tuner.errors import UsageError
 from tuner.measurement import Scalar
 from tuner.space import Space
 
@@ -131,7 +130,6 @@ def _check_name(name: str) -> None:
 
 def _open(args: argparse.Namespace, space: Space, name: str, url: str, note: Any) -> Any:
     from objectives.serving import Options
-
     from tuner import store
 
     try:

@@ -1,0 +1,200 @@
+"""One study in its database: trials started, finished, killed, reaped and read back."""
+
+from __future__ import annotations
+
+import socket
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from tuner.errors import StudyError
+from tuner.measurement import Configuration, Measurement, Outcome, to_json
+from tuner.space import Space
+from tuner.store.owner import alive, this_process
+from tuner.store.record import TrialRecord, attributes_of, distribution, record_of, state_of
+from tuner.store.urls import connect, redact
+
+
+class Store:
+    """One study: the trials of one space in one environment."""
+
+    def __init__(self, study: optuna.Study, url: str) -> None:
+        self._study = study
+        self.url = url
+        self.name = study.study_name
+
+    @classmethod
+    def create(
+        cls, url: str, name: str, space: Space, environment: Mapping[str, Any]
+    ) -> Store:
+        """Open the study, or make it.
+
+        Raises:
+            StudyError: it exists with another space or in another environment; the storage
+                is as it was.
+        """
+        storage = connect(url, create=True)
+        if name not in optuna.get_all_study_names(storage):
+            study = optuna.create_study(
+                storage=storage,
+                study_name=name,
+                directions=[o.direction for o in space.objectives],
+                sampler=optuna.samplers.RandomSampler(),
+                load_if_exists=True,
+            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                study.set_metric_names([o.name for o in space.objectives])
+            study.set_user_attr("space", {"name": space.name, **space.describe()})
+            study.set_user_attr("fingerprint", space.fingerprint())
+            study.set_user_attr("environment", dict(environment))
+        else:
+            study = optuna.load_study(
+                storage=storage, study_name=name, sampler=optuna.samplers.RandomSampler()
+            )
+        store = cls(study, url)
+        store.refuse_other(space, environment)
+        return store
+
+    @classmethod
+    def open(cls, url: str, name: str) -> Store:
+        """Open an existing study for reading. Raises StudyError where it is missing."""
+        storage = connect(url)
+        try:
+            study = optuna.load_study(
+                storage=storage, study_name=name, sampler=optuna.samplers.RandomSampler()
+            )
+        except KeyError:
+            names = ", ".join(optuna.get_all_study_names(storage)) or "none"
+            raise StudyError(f"no study {name!r} in {redact(url)}; it holds: {names}") from None
+        return cls(study, url)
+
+    def refuse_other(self, space: Space, environment: Mapping[str, Any]) -> None:
+        stored = self._study.user_attrs
+        if stored.get("fingerprint") not in (None, space.fingerprint()):
+            differs = [
+                k for k, v in space.describe().items() if stored.get("space", {}).get(k) != v
+            ]
+            raise StudyError(
+                f"study {self.name!r} exists with another space ({', '.join(differs)} differ); "
+                "name a new study with --name"
+            )
+        before = stored.get("environment", {})
+        for key, value in environment.items():
+            if key in before and to_json(value) != before[key]:
+                raise StudyError(
+                    f"study {self.name!r} was measured with {key} {before[key]!r}, not {value!r}; "
+                    "name a new study with --name"
+                )
+
+    # -- what is kept for the study as a whole ---------------------------------------------
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        return dict(self._study.user_attrs.get("environment", {}))
+
+    @property
+    def space_description(self) -> dict[str, Any]:
+        return dict(self._study.user_attrs.get("space", {}))
+
+    @property
+    def metric_names(self) -> list[str]:
+        return list(self._study.metric_names or [])
+
+    @property
+    def directions(self) -> list[str]:
+        return [d.name.lower() for d in self._study.directions]
+
+    def get(self, key: str) -> Any:
+        """A fact kept with the study (the calibrated capacity, the idle baseline); None if not."""
+        return self._study.user_attrs.get(f"fact:{key}")
+
+    def facts(self) -> dict[str, Any]:
+        """Every fact kept with ``put``."""
+        prefix = "fact:"
+        return {
+            k.removeprefix(prefix): v
+            for k, v in self._study.user_attrs.items() if k.startswith(prefix)
+        }
+
+    def put(self, key: str, value: Any) -> None:
+        self._study.set_user_attr(f"fact:{key}", to_json(value))
+
+    # -- trials -----------------------------------------------------------------------------
+
+    def start(
+        self, configuration: Configuration, space: Space, notes: Mapping[str, Any],
+        attributes: Mapping[str, Any],
+    ) -> int:
+        """Write a trial as running, in one transaction, and give its number."""
+        template = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=dict(configuration),
+            distributions={name: distribution(space.parameter(name)) for name in configuration},
+            user_attrs={"owner": this_process(), "notes": to_json(notes), **to_json(attributes)},
+        )
+        storage = self._study._storage
+        trial_id = storage.create_new_trial(self._study._study_id, template)
+        return int(storage.get_trial_number_from_id(trial_id))
+
+    def finish(self, number: int, outcome: Outcome, space: Space) -> TrialRecord:
+        """Write how a running trial ended and give its record back."""
+        trial = self._running(number)
+        for key, value in attributes_of(outcome).items():
+            trial.set_user_attr(key, value)
+        values = None
+        if isinstance(outcome, Measurement):
+            metrics = outcome.metrics()
+            values = [metrics[o.name] for o in space.objectives]
+            violations = space.violations(metrics)
+        if values is None or any(v is None for v in values):
+            if isinstance(outcome, Measurement):
+                trial.set_user_attr("reason", "no_answers")
+                trial.set_user_attr("message", "an objective was not measured")
+            trial.set_user_attr("feasible", False)
+            self._study.tell(trial, state=TrialState.FAIL)
+        else:
+            for key, violation in violations.items():
+                trial.set_constraint(key, violation)
+            trial.set_user_attr("feasible", all(v <= 0 for v in violations.values()))
+            self._study.tell(trial, values)  # type: ignore[arg-type]
+        return record_of(self._frozen(number))
+
+    def reap(self) -> list[int]:
+        """End trials that a dead process of this machine left running, as ``killed``."""
+        reaped = []
+        for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            owner = frozen.user_attrs.get("owner") or {}
+            if owner.get("host") == socket.gethostname() and not alive(owner):
+                self.kill(frozen.number, "the process that ran it is gone")
+                reaped.append(frozen.number)
+        return reaped
+
+    def kill(self, number: int, message: str) -> None:
+        """End a running trial as ``killed``: it does not count as finished."""
+        trial = self._running(number)
+        trial.set_user_attr("reason", "killed")
+        trial.set_user_attr("message", message)
+        trial.set_user_attr("feasible", False)
+        self._study.tell(trial, state=TrialState.FAIL)
+
+    def records(self) -> list[TrialRecord]:
+        """Every trial, in the order of its number."""
+        return [record_of(t) for t in self._study.get_trials(deepcopy=False)]
+
+    def changed(self, seen: Mapping[int, str]) -> Iterator[TrialRecord]:
+        """The trials whose state differs from what ``seen`` (number -> state) says."""
+        for frozen in self._study.get_trials(deepcopy=False):
+            if seen.get(frozen.number) != state_of(frozen):
+                yield record_of(frozen)
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        storage = self._study._storage
+        trial_id = storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
+        return storage.get_trial(trial_id)
+
+    def _running(self, number: int) -> optuna.trial.Trial:
+        return optuna.trial.Trial(self._study, self._frozen(number)._trial_id)

@@ -1,0 +1,119 @@
+"""Where a study is kept: storage URLs, opening them, and the folder of its files."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy
+
+from tuner.errors import StudyError
+from tuner.measurement import Scalar
+
+STUDIES = Path("studies")
+"""Where studies land unless a storage is named."""
+
+
+def default_url(name: str) -> str:
+    return f"sqlite:///{STUDIES}/{name}.db"
+
+
+def redact(url: str) -> str:
+    """A storage URL without its password."""
+    try:
+        return sqlalchemy.engine.make_url(url).render_as_string(hide_password=True)
+    except sqlalchemy.exc.ArgumentError:
+        return "<storage>"
+
+
+def artifacts(url: str, name: str) -> Path:
+    """Folder for a study's logs, samples and plots: beside an SQLite file, else in ``studies/``."""
+    folder = STUDIES
+    try:
+        parsed = sqlalchemy.engine.make_url(url)
+    except sqlalchemy.exc.ArgumentError:
+        return folder / f"{name}.artifacts"
+    if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
+        folder = Path(parsed.database).parent
+    return folder / f"{name}.artifacts"
+
+
+def level_name(base: str, levels: Mapping[str, Scalar]) -> str:
+    """Name of the study of one combination of factor levels."""
+    if not levels:
+        return base
+    return f"{base}@" + ",".join(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}"
+                                 for k, v in sorted(levels.items()))
+
+
+def connect(url: str, *, create: bool = False) -> optuna.storages.BaseStorage:
+    """Open a storage.
+
+    Args:
+        url: an SQLAlchemy URL, or the path of an SQLite file.
+        create: make the database (and the folder of an SQLite file) where it is missing.
+
+    Raises:
+        StudyError: it cannot be opened; the message never holds a password.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    if "://" not in url:
+        url = f"sqlite:///{url}"
+    try:
+        parsed = sqlalchemy.engine.make_url(url)
+    except sqlalchemy.exc.ArgumentError:
+        raise StudyError(
+            "the storage is not a URL; say e.g. sqlite:///studies/batching.db or "
+            "postgresql://user@host/database"
+        ) from None
+    engine_kwargs: dict[str, Any] = {}
+    if parsed.get_backend_name() == "sqlite":
+        engine_kwargs = {"connect_args": {"timeout": 30}}
+        _prepare_sqlite(parsed.database, create)
+    else:
+        engine_kwargs = {"pool_pre_ping": True}
+    try:
+        storage = optuna.storages.RDBStorage(url, engine_kwargs=engine_kwargs)
+    except (sqlalchemy.exc.NoSuchModuleError, ImportError) as error:
+        raise StudyError(
+            f"storage {redact(url)}: its driver is not installed ({error}); "
+            "install tuner[postgres] for PostgreSQL"
+        ) from None
+    except Exception as error:  # noqa: BLE001 - drivers raise their own kinds
+        raise StudyError(f"storage {redact(url)} cannot be opened: {_first_line(error)}") from None
+    if parsed.get_backend_name() == "sqlite":
+        # Readers and the writer stop blocking each other, and a commit costs one fsync less.
+        with storage.engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+    return storage
+
+
+def _prepare_sqlite(database: str | None, create: bool) -> None:
+    if not database or database == ":memory:":
+        return
+    path = Path(database)
+    if not path.exists():
+        if not create:
+            raise StudyError(f"no study database at {path}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StudyError(f"{path.parent} cannot be made: {error.strerror}") from None
+        if not os.access(path.parent, os.W_OK):
+            raise StudyError(f"{path.parent} cannot be written to; name another --storage")
+        return
+    with path.open("rb") as stream:
+        head = stream.read(16)
+    if head and head != b"SQLite format 3\x00":
+        raise StudyError(f"{path} is not an SQLite database (damaged, or another kind of file)")
+
+
+def _first_line(error: BaseException) -> str:
+    origin = getattr(error, "orig", None) or error.__cause__ or error
+    origin = getattr(origin, "orig", None) or origin
+    return (str(origin).strip().splitlines() or [type(error).__name__])[0][:200]
