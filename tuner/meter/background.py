@@ -27,9 +27,13 @@ class Background:
         except Exception as failure:  # noqa: BLE001 - handed to whoever stops us
             self._failure = failure
 
-    def stop(self) -> None:
-        """End the calls, wait for the one under way, and raise what one of them raised."""
+    def cancel(self) -> None:
+        """End the calls and wait for the one under way; what one of them raised is forgotten."""
         self._stopping.set()
         self._thread.join()
+
+    def stop(self) -> None:
+        """End the calls, wait for the one under way, and raise what one of them raised."""
+        self.cancel()
         if self._failure is not None:
             raise self._failure

@@ -45,7 +45,9 @@ class Meter(ABC):
         """Give back what the source holds (file handles, NVML)."""
 
 
-def net_j(gross_j: float, client_j: float | None, idle_w: float | None, window_s: float) -> float | None:
+def net_j(
+    gross_j: float, client_j: float | None, idle_w: float | None, window_s: float
+) -> float | None:
     """Gross less the client's share less the idle baseline (joules); ``None`` without a baseline.
 
     A quiet window may end slightly below zero: that is the baseline's own error, and it is kept.

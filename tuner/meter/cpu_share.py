@@ -75,6 +75,11 @@ class CpuWindow:
         self._server.sample()
         self._client.sample()
 
+    def abandon(self) -> None:
+        """Stop looking; there is no reading."""
+        if self._background is not None:
+            self._background.cancel()
+
     def close(self) -> CpuShares:
         end, end_s = psutil.cpu_times(), time.monotonic()
         if self._background is not None:

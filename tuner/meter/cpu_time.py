@@ -76,3 +76,8 @@ class CpuTimeMeter(Meter):
                 **shares.details(),
             },
         )
+
+    def release(self) -> None:
+        window, self._window = self._window, None
+        if window is not None:
+            window.abandon()

@@ -7,10 +7,20 @@ from collections.abc import Callable, Sequence
 
 from tuner.errors import UnavailableError, UsageError
 from tuner.meter.base import Meter
+from tuner.meter.composite import CompositeMeter
 from tuner.meter.cpu_time import CpuTimeMeter
+from tuner.meter.nvml import NvmlMeter
+from tuner.meter.pyrapl_meter import PyRaplMeter
+from tuner.meter.rapl import RaplMeter
 
-MAKERS: dict[str, Callable[[], Meter]] = {}
+MAKERS: dict[str, Callable[[], Meter]] = {
+    "rapl": RaplMeter,
+    "pyrapl": PyRaplMeter,
+    "nvml": NvmlMeter,
+    "nvml_sampled": lambda: NvmlMeter(sampled=True),
+}
 """Sources with hardware behind them, by name; making one raises UnavailableError where it's missing."""
+_PROCESSOR = ("cpu_time", "rapl", "pyrapl")
 
 
 def choose(
@@ -19,9 +29,9 @@ def choose(
     """The meter to use.
 
     Args:
-        source: ``auto``, one of ``cpu_time`` and ``MAKERS``, or several joined by ``+``
-            (``rapl+nvml``). ``auto`` takes RAPL for the processor where it can be read and the
-            estimate elsewhere.
+        source: ``auto``, one of ``cpu_time`` and ``MAKERS``, or one for the processor and one for
+            the GPUs joined by ``+`` (``rapl+nvml``). ``auto`` takes RAPL where it can be read and
+            the estimate elsewhere; it leaves GPUs out, which a server of CPU models never uses.
         idle_w, max_w: constants of the ``cpu_time`` estimate, watts.
 
     Raises:
@@ -30,19 +40,32 @@ def choose(
     """
     if source == "auto":
         try:
-            return MAKERS["rapl"]()
-        except (KeyError, UnavailableError):
-            return CpuTimeMeter(idle_w, max_w)
-    return _make(source, idle_w, max_w)
+            return _make("rapl", idle_w, max_w)
+        except UnavailableError:
+            return _make("cpu_time", idle_w, max_w)
+    names = [name.strip() for name in source.split("+")]
+    for name in names:
+        if name != "cpu_time" and name not in MAKERS:
+            known = ", ".join(("auto", "cpu_time", *MAKERS))
+            raise UsageError(f"energy source {name!r}: unknown; use one of {known}, or two with +")
+    # Two meters of the same domains would count them twice.
+    for kind in (_PROCESSOR, tuple(set(MAKERS) - set(_PROCESSOR))):
+        same = [name for name in names if name in kind]
+        if len(same) > 1:
+            raise UsageError(f"energy source {source!r}: {' and '.join(same)} see the same domains")
+    parts: list[Meter] = []
+    try:
+        for name in names:
+            parts.append(_make(name, idle_w, max_w))
+    except BaseException:
+        for part in parts:
+            part.release()
+        raise
+    return parts[0] if len(parts) == 1 else CompositeMeter(parts)
 
 
 def _make(name: str, idle_w: float | None, max_w: float | None) -> Meter:
-    if name == "cpu_time":
-        return CpuTimeMeter(idle_w, max_w)
-    if name not in MAKERS:
-        known = ", ".join(("auto", "cpu_time", *MAKERS))
-        raise UsageError(f"energy source {name!r}: unknown; use one of {known}")
-    return MAKERS[name]()
+    return CpuTimeMeter(idle_w, max_w) if name == "cpu_time" else MAKERS[name]()
 
 
 def sources() -> list[tuple[str, bool, str]]:

@@ -1,0 +1,84 @@
+"""Several meters as one: the processor's and the graphics cards' domains in one window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tuner.errors import UsageError
+from tuner.measurement import EnergyReading
+from tuner.meter.base import Meter, net_j
+
+_WEAKEST_FIRST = ("estimate", "sampled", "counter")
+
+
+class CompositeMeter(Meter):
+    """The sum of meters with different domains; its method is that of its weakest part.
+
+    The idle baseline belongs to the whole. A part that needs a baseline of its own to tell the
+    client's share apart (RAPL) gets none, so the share is then unknown and stays in the sum:
+    ``client_j`` is the sum over the parts that know theirs, ``None`` where none but GPUs does.
+    """
+
+    def __init__(self, parts: Sequence[Meter]) -> None:
+        if len(parts) < 2:
+            raise UsageError("a composite needs at least two meters")
+        names = [part.name for part in parts]
+        if len(set(names)) != len(names):
+            raise UsageError(f"energy source {'+'.join(names)}: each part may stand once")
+        self._parts = tuple(parts)
+        self.name = "+".join(names)
+        self.method = min((part.method for part in parts), key=_WEAKEST_FIRST.index)
+
+    def describe(self) -> str:
+        return "; ".join(f"{part.name}: {part.describe()}" for part in self._parts)
+
+    def open(self, server_pids: Sequence[int] = (), client_pids: Sequence[int] = ()) -> None:
+        opened: list[Meter] = []
+        try:
+            for part in self._parts:
+                part.open(server_pids, client_pids)
+                opened.append(part)
+        except BaseException:
+            for part in reversed(opened):
+                part.close()
+            raise
+
+    def close(self) -> EnergyReading:
+        readings, failures = [], []
+        for part in self._parts:
+            try:
+                readings.append(part.close())
+            except Exception as failure:  # noqa: BLE001 - every part must be closed first
+                failures.append(failure)
+        if failures:
+            raise failures[0]
+        window_s = readings[0].window_s
+        gross_j = sum(reading.gross_j for reading in readings)
+        # Only a processor's meter can know: a GPU's share of zero alone says nothing.
+        known = [reading.client_j for reading in readings if "busy_share" in reading.details]
+        told = [share for share in known if share is not None]
+        client_j = sum(told) if told and len(told) == len(known) else None
+        return EnergyReading(
+            source=self.name,
+            method=self.method,
+            domains=tuple(domain for reading in readings for domain in reading.domains),
+            window_s=window_s,
+            gross_j=gross_j,
+            client_j=client_j,
+            idle_w=self.idle_w,
+            net_j=net_j(gross_j, client_j, self.idle_w, window_s),
+            samples=min(reading.samples for reading in readings),
+            details={
+                reading.source: {
+                    "method": reading.method,
+                    "window_s": reading.window_s,
+                    "gross_j": reading.gross_j,
+                    **reading.details,
+                }
+                for reading in readings
+            },
+        )
+
+    def release(self) -> None:
+        for part in self._parts:
+            part.release()

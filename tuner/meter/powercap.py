@@ -1,0 +1,116 @@
+"""RAPL domains in Linux's powercap tree: which to add up, and reading them.
+
+``/sys/class/powercap/intel-rapl`` (AMD's processors too) holds a zone per package, with zones nested
+inside, and maybe one for the platform:
+
+    intel-rapl:0        package-0    counted
+    intel-rapl:0:0      core         inside the package: not counted again
+    intel-rapl:0:1      uncore       inside the package: not counted again
+    intel-rapl:0:2      dram         beside the package's counter: counted
+    intel-rapl:1        psys         the whole platform, packages included: not counted
+
+``intel-rapl-mmio`` shows the same package through another register and is left alone. Sources:
+Linux Documentation/power/powercap/powercap.rst and drivers/powercap/intel_rapl_common.c; Intel
+Software Developer's Manual, volume 3B, "RAPL Domains".
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner.errors import UnavailableError
+from tuner.meter.counters import Counter
+
+POWERCAP = Path("/sys/class/powercap")
+HOW_TO_PERMIT = (
+    "the counters are readable by root only since CVE-2020-8694; allow it until the next boot with "
+    "`sudo chmod -R a+r /sys/class/powercap/intel-rapl` (docs/energy.md has a lasting way), "
+    "or use the estimate: energy source cpu_time"
+)
+
+
+@dataclass(frozen=True)
+class Zone:
+    """One domain that is counted."""
+
+    name: str
+    """``package-0``, ``dram-0``; with the die where a package has several."""
+    folder: Path
+    range_j: float
+
+
+def read_number(file: Path) -> int:
+    """The whole number in a file of sysfs.
+
+    Raises:
+        UnavailableError: it is gone, forbidden, or holds something else.
+    """
+    try:
+        text = file.read_text()
+    except PermissionError:
+        raise UnavailableError(f"{file}: permission denied; {HOW_TO_PERMIT}") from None
+    except OSError as error:  # gone: ENOENT, or ENODEV once its driver has left
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise UnavailableError(f"{file}: cannot be read: {reason}") from None
+    try:
+        return int(text)
+    except ValueError:
+        raise UnavailableError(f"{file}: holds {text.strip()!r}, not a number") from None
+
+
+def _subzones(folder: Path, prefix: str) -> Iterator[tuple[Path, str]]:
+    """Zones directly inside ``folder`` whose names start with ``prefix:``, and what each covers."""
+    found = [p for p in folder.glob(f"{prefix}:*") if p.name[len(prefix) + 1 :].isdigit()]
+    for zone in sorted(found, key=lambda p: int(p.name.rsplit(":", 1)[1])):
+        try:
+            yield zone, (zone / "name").read_text().strip()
+        except OSError:
+            continue
+
+
+def find_zones(powercap: Path = POWERCAP) -> tuple[Zone, ...]:
+    """The domains to add up: every package, and the memory beside it.
+
+    Raises:
+        UnavailableError: there are none, or they may not be read; the message says what to do.
+    """
+    root = powercap / "intel-rapl"
+    if not root.is_dir():
+        raise UnavailableError(
+            f"no RAPL: {root} does not exist (a virtual machine or container without access, a "
+            "processor without RAPL, or the kernel module intel_rapl_msr is not loaded); the "
+            "nearest is the estimate: energy source cpu_time"
+        )
+    zones: list[Zone] = []
+    for package, covers in _subzones(root, "intel-rapl"):
+        if not covers.startswith("package-"):
+            continue
+        parts = [(package, covers)]
+        parts += [
+            (child, f"dram-{covers.removeprefix('package-')}")
+            for child, inside in _subzones(package, package.name)
+            if inside == "dram"
+        ]
+        for folder, name in parts:
+            range_uj = read_number(folder / "max_energy_range_uj")
+            read_number(folder / "energy_uj")
+            if range_uj <= 0:
+                raise UnavailableError(f"{folder}/max_energy_range_uj: {range_uj} is no range")
+            zones.append(Zone(name, folder, range_uj / 1e6))
+    if not zones:
+        raise UnavailableError(f"no RAPL: {root} holds no package domain")
+    return tuple(zones)
+
+
+class PowercapCounter(Counter):
+    """One domain, opened anew for each look: an open file would hide that its zone has gone."""
+
+    def __init__(self, zone: Zone) -> None:
+        self.name, self.range_j = zone.name, zone.range_j
+        self._file = zone.folder / "energy_uj"
+
+    def read_j(self) -> float:
+        return read_number(self._file) / 1e6
