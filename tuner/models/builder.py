@@ -1,4 +1,4 @@
-"""Build one model of the catalogue: ``python -m tuner.models.builder NAME FOLDER``.
+"""Build one model of the catalogue: ``python -m tuner.models.builder NAME FOLDER CACHE``.
 
 Writes the SavedModel to FOLDER/1 and what is known of it to FOLDER/made.json; each line it prints
 says what it does now. A program of its own, so that nobody else has to import TensorFlow.
@@ -39,23 +39,24 @@ def save(made: Made, folder: Path) -> None:
     """
     import tensorflow as tf
 
-    specs = [
-        tf.TensorSpec(shape, dtype, name=name) for name, (shape, dtype) in made.inputs.items()
-    ]
+    specs = [tf.TensorSpec(shape, dtype, name=name) for name, (shape, dtype) in made.inputs.items()]
     serve = tf.function(made.function).get_concrete_function(*specs)
     module = tf.Module()
     module.parameters = made.variables  # what a module does not hold is not saved
     tf.saved_model.save(module, str(folder), signatures=serve)
 
 
-def main(name: str, folder: Path) -> None:
+def main(name: str, folder: Path, cache: Path) -> None:
     from tuner.models.catalogue import recipe
     from tuner.models.cost import count
 
     chosen = recipe(name)
     module, function = chosen.maker.split(":")
     print("loading TensorFlow", flush=True)
-    made = getattr(importlib.import_module(module), function)(**chosen.arguments)
+    arguments: dict[str, Any] = dict(chosen.arguments)
+    if located := chosen.located(cache):
+        arguments["weights"] = located
+    made = getattr(importlib.import_module(module), function)(**arguments)
     print("saving", flush=True)
     target = folder / str(VERSION)
     save(made, target)
@@ -65,4 +66,4 @@ def main(name: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

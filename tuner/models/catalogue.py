@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import hashlib
 import json
@@ -9,8 +10,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
+from pathlib import Path
 
 from tuner.errors import ModelError
+from tuner.models.weights import (
+    EFFICIENTNET_LITE0,
+    TORCHVISION_MOBILENET_V2,
+    Located,
+    WeightsFile,
+)
 
 IMAGE_SIZES = (32, 1024)
 """Least and greatest side of an image model's input, pixels; Keras refuses less than 32."""
@@ -22,8 +30,8 @@ class Recipe:
 
     ``maker`` names a function ``module:function`` of the program that builds, called with
     ``arguments``; ``packages`` are the libraries whose versions decide what comes out, and
-    ``optional`` those that are used only if installed. ``revision`` changes whenever the maker
-    would make something else.
+    ``weights`` trained weights that are used where they are found. ``revision`` changes whenever
+    the maker would make something else.
     """
 
     name: str
@@ -32,25 +40,30 @@ class Recipe:
     workload: str
     packages: tuple[str, ...]
     arguments: Mapping[str, str | int] = field(default_factory=dict)
-    optional: tuple[str, ...] = ()
+    weights: WeightsFile | None = None
     revision: int = 1
 
-    def versions(self) -> dict[str, str]:
-        """Library -> installed version; an optional one that is missing is left out."""
+    def versions(self, cache: Path) -> dict[str, str]:
+        """Library -> installed version, with that of the weights package if it is found."""
         found = {}
-        for package in (*self.packages, *self.optional):
+        for package in self.packages:
             try:
                 found[package] = metadata.version(package)
             except metadata.PackageNotFoundError:
-                if package in self.packages:
-                    raise ModelError(
-                        f"model {self.name!r} needs the package {package}: pip install {package}"
-                    ) from None
+                raise ModelError(
+                    f"model {self.name!r} needs the package {package}: pip install {package}"
+                ) from None
+        if located := self.located(cache):
+            found[located.known.package] = located.version
         return found
 
-    def key(self) -> str:
+    def located(self, cache: Path) -> Located | None:
+        return self.weights.locate(cache) if self.weights else None
+
+    def key(self, cache: Path) -> str:
         """What a build of this recipe on this machine is filed under: 12 hexadecimal digits."""
-        identity = [self.name, self.maker, dict(self.arguments), self.revision, self.versions()]
+        versions = self.versions(cache)
+        identity = [self.name, self.maker, dict(self.arguments), self.revision, versions]
         text = json.dumps(identity, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -58,21 +71,37 @@ class Recipe:
 _KERAS = ("tensorflow", "keras")
 
 
-def _image(name: str, summary: str, size: int) -> Recipe:
+def _keras_image(
+    name: str, module: str, network: str, weights: WeightsFile | None = None
+) -> Recipe:
     return Recipe(
         name=name,
-        summary=summary,
+        summary=f"Keras {network}, images of 224 x 224 pixels",
         maker="tuner.models.keras_applications:make",
         workload="photographs",
         packages=_KERAS,
-        arguments={"application": name, "size": size},
+        arguments={"module": module, "network": network, "size": 224},
+        weights=weights,
     )
 
 
 _RECIPES = {
     recipe.name: recipe
     for recipe in (
-        _image("mobilenet_v2", "Keras MobileNetV2, images of 224 x 224 pixels", 224),
+        _keras_image("mobilenet_v2", "mobilenet_v2", "MobileNetV2", TORCHVISION_MOBILENET_V2),
+        _keras_image("mobilenet_v3_small", "mobilenet_v3", "MobileNetV3Small"),
+        _keras_image("efficientnet_b0", "efficientnet", "EfficientNetB0"),
+        _keras_image("resnet50", "resnet", "ResNet50"),
+        _keras_image("densenet121", "densenet", "DenseNet121"),
+        Recipe(
+            name="efficientnet_lite0",
+            summary="EfficientNet-Lite0, images of 224 x 224 pixels",
+            maker="tuner.models.efficientnet_lite:make",
+            workload="photographs",
+            packages=_KERAS,
+            arguments={"size": 224},
+            weights=EFFICIENTNET_LITE0,
+        ),
         Recipe(
             name="cnn1d",
             summary="1-D CNN that tells nine speakers apart by JapaneseVowels series of 29 x 12",
@@ -113,15 +142,9 @@ def recipe(name: str) -> Recipe:
         raise ModelError(f"{name}: the side must be a whole number of {low} to {high} pixels")
     if int(side) == found.arguments["size"]:
         return found
-    summary = re.sub(r"\d+ x \d+", f"{int(side)} x {int(side)}", found.summary)
-    arguments = {**found.arguments, "size": int(side)}
-    return Recipe(
+    return dataclasses.replace(
+        found,
         name=f"{base}@{int(side)}",
-        summary=summary,
-        maker=found.maker,
-        workload=found.workload,
-        packages=found.packages,
-        arguments=arguments,
-        optional=found.optional,
-        revision=found.revision,
+        summary=re.sub(r"\d+ x \d+", f"{int(side)} x {int(side)}", found.summary),
+        arguments={**found.arguments, "size": int(side)},
     )

@@ -26,7 +26,7 @@ def count(folder: str, signature: str = "serving_default") -> dict[str, int | No
     parameters = sum(math.prod(variable.shape) for variable in function.variables)
     try:
         flops = _flops(tf, function)
-    except Exception:  # control flow, tables and custom operations defeat freezing in many ways
+    except Exception:  # noqa: BLE001 - control flow, tables, custom operations all fail their own way
         flops = None
     return {"parameters": parameters, "flops_per_inference": flops}
 

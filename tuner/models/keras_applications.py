@@ -1,33 +1,58 @@
-"""Image classifiers of ``keras.applications`` that take pixels of 0 to 255, RGB."""
+"""Image classifiers of ``keras.applications``, fed with pixels of 0 to 255, RGB.
+
+What brings pixels into the range that a network takes is part of the model, so that one workload
+of photographs fits all of them.
+"""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
 from typing import Any
 
 from tuner.models.builder import Made
+from tuner.models.torch_weights import load_torch_weights
+from tuner.models.weights import Located
 
 SEED = 0
-PIXEL_RANGE: dict[str, tuple[str, float, float]] = {
-    "mobilenet_v2": ("MobileNetV2", 1 / 127.5, -1.0),
-}
-"""Name -> (Keras's class, scale and offset that bring pixels to what the network takes)."""
 
 
-def make(application: str, size: int) -> Made:
-    """The network for images of ``size`` x ``size``; bringing pixels into range is part of it."""
+def make(module: str, network: str, size: int, weights: Located | None = None) -> Made:
+    """``keras.applications.<module>.<network>`` for images of ``size`` x ``size`` pixels.
+
+    ``weights`` are ImageNet weights of the same network from torchvision; without them the
+    network is seeded: it costs the same to serve, but what it answers means nothing.
+    """
     import keras
 
-    class_name, scale, offset = PIXEL_RANGE[application]
+    application = importlib.import_module(f"keras.applications.{module}")
     keras.utils.set_random_seed(SEED)
     print("building the network", flush=True)
-    network = getattr(keras.applications, class_name)(weights=None, input_shape=(size, size, 3))
+    built = getattr(application, network)(weights=None, input_shape=(size, size, 3))
+    if weights is None:
+        return classifier(built, size, application.preprocess_input, seeded())
+    load_torch_weights(built, weights, mirrored=True)
+
+    def prepare(image: Any) -> Any:
+        pixels = keras.applications.imagenet_utils.preprocess_input(image, mode="torch")
+        return pixels[:, ::-1, ::-1]  # the mirrored kernels want a mirrored image
+
+    return classifier(built, size, prepare, weights.label)
+
+
+def classifier(network: Any, size: int, prepare: Callable[[Any], Any], weights: str) -> Made:
+    """``network`` behind ``prepare``, which turns pixels [n, size, size, 3] into its input."""
 
     def classify(image: Any) -> dict[str, Any]:
-        return {"probabilities": network(image * scale + offset, training=False)}
+        return {"probabilities": network(prepare(image), training=False)}
 
     return Made(
         function=classify,
         inputs={"image": ((None, size, size, 3), "float32")},
         variables=[variable.value for variable in network.variables],
-        weights=f"seeded (seed {SEED}): not trained",
+        weights=weights,
     )
+
+
+def seeded() -> str:
+    return f"seeded (seed {SEED}): not trained"

@@ -16,9 +16,7 @@ class ProgramFailed(Exception):
     """The program ended with an error; the message is the last line that it said."""
 
 
-def run_program(
-    module: str, *arguments: str, on_line: Callable[[str], None] | None = None
-) -> str:
+def run_program(module: str, *arguments: str, on_line: Callable[[str], None] | None = None) -> str:
     """Run ``python -m module arguments`` and return its standard output.
 
     ``on_line`` is told each line as it comes. The child sees no GPU: building and counting need

@@ -20,9 +20,7 @@ Progress = Callable[[str], None]
 RECORD = "record.json"
 
 
-def build(
-    name: str, *, cache: Path | None = None, progress: Progress | None = None
-) -> ModelRecord:
+def build(name: str, *, cache: Path | None = None, progress: Progress | None = None) -> ModelRecord:
     """A model of the catalogue as a SavedModel in the cache: built now, or found there intact.
 
     Several processes may ask at once: one builds, the others wait. A build that is killed leaves
@@ -33,8 +31,9 @@ def build(
     """
     recipe = catalogue.recipe(name)
     tell = progress or (lambda line: None)
-    home = cache_folder(cache) / "models" / recipe.name
-    base = home / recipe.key()
+    cache = cache_folder(cache)
+    home = cache / "models" / recipe.name
+    base = home / recipe.key(cache)
     with locked(home):
         if found := _intact(base):
             return found
@@ -46,6 +45,7 @@ def build(
                     "tuner.models.builder",
                     recipe.name,
                     str(folder),
+                    str(cache),
                     on_line=lambda line: tell(f"{recipe.name}: {line}"),
                 )
             except ProgramFailed as failure:
@@ -61,7 +61,7 @@ def build(
                 inputs=signature.inputs,
                 outputs=signature.outputs,
                 workload=recipe.workload,
-                versions=recipe.versions(),
+                versions=recipe.versions(cache),
                 **made,
             )
             record.write(folder / RECORD)
