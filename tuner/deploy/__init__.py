@@ -1,11 +1,18 @@
-"""Deploying: a configuration becomes a running server, and ends with its context."""
+"""Deploying: a configuration becomes a running server, and ends with its context.
+
+Imports happen on demand: the helper programs of this package have to start in milliseconds.
+"""
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tuner.deploy.base import Deployer
+    from tuner.deploy.offers import Offers
+    from tuner.space import Space
 
 NAMES = ("embedded", "binary", "docker", "fake")
 
@@ -17,9 +24,6 @@ def make(name: str, **options: Any) -> Deployer:
         UsageError: no such deployer, or an option that it does not have.
         UnavailableError: this machine does not have it, and why.
     """
-    import importlib
-    import inspect
-
     from tuner.errors import UsageError
 
     if name not in NAMES:
@@ -32,3 +36,10 @@ def make(name: str, **options: Any) -> Deployer:
             raise UsageError(f"deployer {name} has no option {option!r}; it has {', '.join(known)}")
     deployer: Deployer = kind(**options)
     return deployer
+
+
+def check_space(space: Space, offers: Offers | None = None) -> None:
+    """Refuse a space that cannot be deployed here; see ``tuner.deploy.check.check_space``."""
+    from tuner.deploy import check
+
+    check.check_space(space, offers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tuner.deploy import programs
@@ -80,7 +80,7 @@ class EmbeddedDeployer(LocalDeployer):
         super().close()
         self._logs.cleanup()
 
-    def _fork_server(self, environment: dict[str, str]) -> Spawner:
+    def _fork_server(self, environment: Mapping[str, str]) -> Spawner:
         key = tuple(sorted(environment.items()))
         spawner = self._forks.pop(key, None)
         if spawner is None or not spawner.alive:

@@ -37,7 +37,7 @@ class LocalDeployment(Deployment):
     model_names: tuple[str, ...]
     server: ServerProcess
     limits: Limits
-    log: Path
+    log_file: Path
     details: dict[str, Any]
 
     def pids(self) -> tuple[int, ...]:
@@ -62,7 +62,7 @@ class LocalDeployment(Deployment):
         return self.details
 
     def log_tail(self, lines: int = 40) -> str:
-        return tail(self.log, lines)
+        return tail(self.log_file, lines)
 
 
 class LocalDeployer(Deployer):
@@ -141,7 +141,7 @@ class LocalDeployer(Deployer):
             model_names=files.model_names,
             server=server,
             limits=held,
-            log=request.workdir / LOG,
+            log_file=request.workdir / LOG,
             details={},
         )
         try:

@@ -1,0 +1,339 @@
+"""TensorFlow Serving in a Docker container, by the Docker SDK.
+
+Any image with the entry point of ``tensorflow/serving`` will do: arguments are appended to
+``tensorflow_model_server --port=8500 --rest_api_port=8501 --model_name=… --model_base_path=…``,
+where the last value of a flag wins.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuner.deploy import proc
+from tuner.deploy.base import Deployer, Deployment, DeploymentRequest
+from tuner.deploy.files import ServerFiles, server_files
+from tuner.deploy.local import LOG, ending, starting_failure, tail
+from tuner.deploy.readiness import free_port, is_free, wait_ready
+from tuner.deploy.resources import MIB, frequency, server_cpus
+from tuner.deploy.watchdog import Watchdog
+from tuner.errors import TrialFailure, UnavailableError, UsageError
+from tuner.measurement import Configuration
+
+IMAGE = "tensorflow/serving"
+OWNER = "tuner.owner"
+"""Label of our containers: ``<pid>-<start time>`` of the study."""
+_PORT_ATTEMPTS = 4
+_PATIENCE_S = 5
+
+
+def engine(url: str | None = None) -> Any:
+    """A client of the Docker engine.
+
+    Raises:
+        UnavailableError: no SDK, no engine, or no right to talk to it.
+    """
+    try:
+        import docker
+        import docker.errors
+    except ImportError:
+        raise UnavailableError(
+            "the Docker SDK is not installed: pip install 'tuner[docker]'"
+        ) from None
+    try:
+        client = docker.DockerClient(base_url=url) if url else docker.from_env()
+        client.ping()
+    except Exception as error:
+        place = url or os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+        text = " ".join(str(error).split())[:160]
+        raise UnavailableError(f"no Docker engine answers at {place} ({text})") from None
+    return client
+
+
+@dataclass
+class DockerDeployment(Deployment):
+    """A running container."""
+
+    grpc_address: str
+    rest_address: str | None
+    model_names: tuple[str, ...]
+    container: Any
+    log_file: Path
+    memory_limit_mb: int | None
+    details: dict[str, Any]
+    pid: int = 0
+    started: int | None = None
+
+    def look(self) -> None:
+        """Learn the process id of the container's first process, as this machine counts."""
+        if not self.pid:
+            self.container.reload()
+            self.pid = int(self.container.attrs["State"].get("Pid") or 0)
+            self.started = proc.start_time(self.pid) if self.pid else None
+
+    def pids(self) -> tuple[int, ...]:
+        return proc.tree(self.pid)
+
+    def failure(self) -> tuple[str, str] | None:
+        if self.pid and proc.runs(self.pid, self.started):
+            return None  # Asked often, so the engine is spared while the process is seen to live.
+        self.container.reload()
+        state = self.container.attrs["State"]
+        if state["Status"] in ("created", "running", "restarting", "paused"):
+            return None
+        code = int(state["ExitCode"])
+        if self.memory_limit_mb is not None and (state.get("OOMKilled") or code == 137):
+            return "out_of_memory", (
+                f"the container outgrew its limit of {self.memory_limit_mb} MiB "
+                f"and was ended by the kernel"
+            )
+        return (
+            "crash",
+            f"the container ended by itself: {ending(128 - code if code > 128 else code)}",
+        )
+
+    def describe(self) -> Mapping[str, Any]:
+        return self.details
+
+    def log_tail(self, lines: int = 40) -> str:
+        self.save_log()
+        return tail(self.log_file, lines)
+
+    def save_log(self) -> None:
+        with suppress(Exception):  # A container that is gone has no log any more.
+            self.log_file.write_bytes(self.container.logs(stdout=True, stderr=True))
+
+
+class DockerDeployer(Deployer):
+    """Runs each server in a container of its own, removed whatever happens.
+
+    Args:
+        image: the image; it is pulled when it is not there.
+        engine_url: the engine, e.g. ``unix:///var/run/docker.sock``; default: as ``docker`` does.
+        network: ``bridge`` publishes ports on 127.0.0.1 only; ``host`` spares the address
+            translation, and the server then listens where the image makes it listen.
+        binds: further read-only mounts, host path -> container path.
+        environment: further variables of the container.
+        monitoring: serve Prometheus metrics on the REST port.
+
+    Raises:
+        UnavailableError: no engine or no image, and why.
+    """
+
+    name = "docker"
+
+    def __init__(
+        self,
+        image: str = IMAGE,
+        *,
+        engine_url: str | None = None,
+        network: str = "bridge",
+        binds: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        monitoring: bool = False,
+    ) -> None:
+        if network not in ("bridge", "host"):
+            raise UsageError(f"docker network should be bridge or host, not {network!r}")
+        self.client = engine(engine_url)
+        self.engine_url = engine_url or os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+        self.image, self.network, self.monitoring = image, network, monitoring
+        self.binds, self.environment = dict(binds or {}), dict(environment or {})
+        self.watchdog = Watchdog()
+        self._need_image()
+        self.reap()
+
+    @contextmanager
+    def deploy(self, request: DeploymentRequest) -> Iterator[Deployment]:
+        request.workdir.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            clock = stack.enter_context(frequency(request.configuration, self.watchdog))
+            deadline = time.monotonic() + request.start_timeout_s
+            for attempt in range(1, _PORT_ATTEMPTS + 1):
+                trying = ExitStack()
+                with trying:
+                    try:
+                        deployment = self._attempt(request, clock, deadline, trying)
+                    except _PortTaken as taken:
+                        if attempt == _PORT_ATTEMPTS:
+                            raise taken.failure from None
+                        continue
+                    stack.push(trying.pop_all())
+                break
+            yield deployment
+
+    def reap(self) -> list[str]:
+        """Remove the containers of studies that were killed; returns their names."""
+        removed = []
+        for container in self.client.containers.list(all=True, filters={"label": OWNER}):
+            pid, _, started = container.labels[OWNER].partition("-")
+            if not proc.runs(int(pid), int(started)):
+                with suppress(Exception):  # Another study may be removing it at this moment.
+                    container.remove(force=True)
+                    removed.append(container.name)
+        return removed
+
+    def close(self) -> None:
+        self.watchdog.close()
+        self.client.close()
+
+    def _need_image(self) -> None:
+        import docker.errors
+
+        try:
+            self.client.images.get(self.image)
+        except docker.errors.ImageNotFound:
+            try:
+                repository, _, tag = self.image.partition(":")
+                self.client.images.pull(repository, tag=tag or "latest")
+            except docker.errors.APIError as error:
+                raise UnavailableError(
+                    f"image {self.image} is not here and cannot be pulled "
+                    f"({error.explanation}): name one with --image"
+                ) from None
+
+    def _attempt(
+        self,
+        request: DeploymentRequest,
+        clock: Mapping[str, str],
+        deadline: float,
+        stack: ExitStack,
+    ) -> DockerDeployment:
+        begun = time.monotonic()
+        grpc_port, rest_port = free_port(), free_port()
+        files = server_files(
+            request.configuration,
+            request.model,
+            request.others,
+            folder=request.workdir.absolute(),
+            grpc_port=grpc_port,
+            rest_port=rest_port,
+            monitoring=self.monitoring,
+            cpus=len(server_cpus(request.configuration)),
+        )
+        files.write(request.workdir)
+        options = self._options(request, files, (grpc_port, rest_port))
+        has_rest = any(name == "rest_api_port" for name, _ in files.flags)
+        arguments = list(files.arguments)
+        if not has_rest:
+            # The entry point opens REST at a fixed port; two servers on the host would meet there.
+            arguments.append("--rest_api_port=0")
+        container = self._create(arguments, options)
+        undo = {"container": container.id, "engine": self.engine_url}
+        stack.enter_context(self.watchdog.undoing(undo))
+        deployment = DockerDeployment(
+            grpc_address=f"127.0.0.1:{grpc_port}",
+            rest_address=f"127.0.0.1:{rest_port}" if has_rest else None,
+            model_names=files.model_names,
+            container=container,
+            log_file=request.workdir / LOG,
+            memory_limit_mb=request.configuration.get("memory_limit_mb"),  # type: ignore[arg-type]
+            details={},
+        )
+        stack.callback(_remove, deployment)
+        try:
+            _start(container)
+            deployment.look()
+            wait_ready(
+                deployment.grpc_address,
+                files.model_names + files.other_names,
+                deadline - time.monotonic(),
+                lambda: starting_failure(deployment),
+            )
+        except TrialFailure as failure:
+            told = TrialFailure(failure.reason, failure.message, deployment.log_tail())
+            taken = not is_free(grpc_port) or (has_rest and not is_free(rest_port))
+            if failure.reason == "start_failed" and self.network == "host" and taken:
+                raise _PortTaken(told) from None
+            raise told from None
+        deployment.details.update(
+            deployer=self.name,
+            image=self.image,
+            image_id=container.image.id,
+            command_line=[*self._entry_point(container), *arguments],
+            files=dict(files.texts),
+            environment=options["environment"],
+            limits={k: options[k] for k in _LIMITS if k in options} | {"clock_khz": dict(clock)},
+            network=self.network,
+            start_s=time.monotonic() - begun,
+            model_names=list(files.model_names),
+            other_models=list(files.other_names),
+        )
+        return deployment
+
+    def _create(self, arguments: Sequence[str], options: Mapping[str, Any]) -> Any:
+        import docker.errors
+
+        try:
+            return self.client.containers.create(self.image, list(arguments), **options)
+        except docker.errors.APIError as error:
+            raise TrialFailure("start_failed", f"the engine refused: {error.explanation}") from None
+
+    def _options(
+        self, request: DeploymentRequest, files: ServerFiles, ports: Sequence[int]
+    ) -> dict[str, Any]:
+        """Keyword arguments of ``containers.create``."""
+        folders = {request.workdir, request.model.base_path, *(m.base_path for m in request.others)}
+        binds = {str(folder.absolute()): str(folder.absolute()) for folder in folders}
+        preloaded = files.environment.get("LD_PRELOAD")
+        if preloaded:
+            binds[os.path.realpath(preloaded)] = preloaded
+        binds.update(self.binds)
+        options: dict[str, Any] = {
+            "environment": {**self.environment, **files.environment},
+            "volumes": [f"{here}:{there}:ro" for here, there in binds.items()],
+            "labels": {OWNER: f"{os.getpid()}-{proc.start_time(os.getpid())}"},
+            **container_limits(request.configuration),
+        }
+        if self.network == "host":
+            options["network_mode"] = "host"
+        else:
+            options["ports"] = {f"{port}/tcp": ("127.0.0.1", port) for port in ports}
+        return options
+
+    def _entry_point(self, container: Any) -> list[str]:
+        return list(container.image.attrs["Config"].get("Entrypoint") or ())
+
+
+_LIMITS = ("cpuset_cpus", "cpu_period", "cpu_quota", "mem_limit", "memswap_limit")
+
+
+def container_limits(configuration: Configuration) -> dict[str, Any]:
+    """The resource knobs as the engine's options."""
+    limits: dict[str, Any] = {}
+    if "cpus" in configuration:
+        limits["cpuset_cpus"] = ",".join(map(str, server_cpus(configuration)))
+    if "cpu_quota" in configuration:
+        limits["cpu_period"] = 100_000
+        limits["cpu_quota"] = round(float(configuration["cpu_quota"]) * 100_000)
+    if "memory_limit_mb" in configuration:
+        # Memory and swap together may not pass the limit either: swapping is no serving.
+        limits["mem_limit"] = limits["memswap_limit"] = int(configuration["memory_limit_mb"]) * MIB
+    return limits
+
+
+class _PortTaken(Exception):
+    def __init__(self, failure: TrialFailure) -> None:
+        self.failure = failure
+
+
+def _start(container: Any) -> None:
+    import docker.errors
+
+    try:
+        container.start()
+    except docker.errors.APIError as error:
+        raise TrialFailure("start_failed", f"the engine refused: {error.explanation}") from None
+
+
+def _remove(deployment: DockerDeployment) -> None:
+    """SIGTERM, SIGKILL after a while, keep the log, remove."""
+    with suppress(Exception):
+        deployment.container.stop(timeout=_PATIENCE_S)
+    deployment.save_log()
+    with suppress(Exception):
+        deployment.container.remove(force=True)
