@@ -1,0 +1,53 @@
+"""``python -m tuner.modelserver``: serve until SIGTERM."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from tuner.modelserver import flags
+from tuner.modelserver.status import ServingError
+
+_LOG = logging.getLogger("tuner.modelserver")
+EXIT_FAILED = 255
+"""``tensorflow_model_server`` returns -1 from main."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the flags, serve until a signal ends it; returns the exit code."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname).1s %(message)s", stream=sys.stderr
+    )
+    try:
+        options, ignored = flags.parse(sys.argv[1:] if argv is None else argv)
+    except ServingError as error:
+        print(f"{error.message}\n{flags.usage()}", file=sys.stderr)
+        return EXIT_FAILED
+    for name in ignored:
+        _LOG.warning("Flag --%s is accepted but ignored by this server", name)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    # TensorFlow takes seconds to import: only after the command line is known to be right.
+    from tuner.modelserver import server as server_module
+
+    if options.version:
+        print(server_module.versions())
+        return 0
+    try:
+        server = server_module.Server(options)
+        server_module.install_signal_handlers(server)
+        server.start()
+    except (ServingError, OSError) as error:
+        message = error.message if isinstance(error, ServingError) else str(error)
+        print(f"Failed to start server. Error: {message}", file=sys.stderr, flush=True)
+        return EXIT_FAILED
+    server.wait()
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stderr.flush()
+    # TensorFlow's and gRPC's threads have nothing left to save; waiting for them can hang.
+    os._exit(code)

@@ -1,0 +1,228 @@
+"""A loaded version of a model, and its signatures ready to run.
+
+The executor is TensorFlow's DirectSession, the one TensorFlow Serving runs; batching is the
+op BatchFunction, TensorFlow's C++ scheduler, inside the same graph.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
+from tensorflow_serving.apis import predict_pb2
+
+from tuner.modelserver.batching import BatchingOptions, add_batched, read_options
+from tuner.modelserver.saved_model import Run, SavedModelSession
+from tuner.modelserver.status import Code, ServingError, invalid_argument
+
+DEFAULT_SIGNATURE = "serving_default"
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ExecutionSettings:
+    """How every version is run."""
+
+    config: config_pb2.ConfigProto = field(default_factory=config_pb2.ConfigProto)
+    tags: tuple[str, ...] = ("serve",)
+    batching: BatchingOptions | None = None
+    per_model_batching: bool = False
+
+    def batching_of(self, path: Path) -> BatchingOptions | None:
+        """The options for a version: its own file's where allowed, threads always the global."""
+        own = path / "batching_params.pbtxt"
+        if self.batching is None or not self.per_model_batching:
+            return self.batching
+        if not own.is_file():
+            return None
+        options = read_options(own)
+        return replace(
+            options,
+            num_batch_threads=self.batching.num_batch_threads,
+            thread_pool_name=self.batching.thread_pool_name,
+        )
+
+
+class Signature:
+    """One signature of a loaded version.
+
+    ``run`` takes arrays by input name and gives the outputs in order of ``output_names``.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        definition: meta_graph_pb2.SignatureDef,
+        session: SavedModelSession,
+        batched: Sequence[str] | None,
+    ) -> None:
+        self.key, self.definition = key, definition
+        self.input_names = tuple(sorted(definition.inputs))
+        self.output_names = tuple(sorted(definition.outputs))
+        self.is_batched = batched is not None
+        self._session = session
+        self._feeds = [definition.inputs[name].name for name in self.input_names]
+        self._batched = batched
+        self._prepared: dict[tuple[str, ...], Run] = {}
+        self._lock = threading.Lock()
+
+    def run(
+        self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] = ()
+    ) -> list[np.ndarray]:
+        """Run on ``inputs``; ``outputs`` picks and orders some, else all of ``output_names``.
+
+        A choice of outputs passes the batching by, as in TensorFlow Serving.
+
+        Raises:
+            ServingError: INVALID_ARGUMENT for inputs or outputs that the signature lacks.
+            tensorflow.errors.OpError: what TensorFlow says of the run.
+        """
+        if len(inputs) != len(self._feeds):
+            raise self._mismatch(inputs)
+        try:
+            fed = [inputs[name] for name in self.input_names]
+        except KeyError:
+            raise self._mismatch(inputs) from None
+        run = self._prepared.get(tuple(outputs)) or self._prepare(tuple(outputs))
+        return run(*fed)
+
+    def _prepare(self, outputs: tuple[str, ...]) -> Run:
+        with self._lock:
+            if outputs not in self._prepared:
+                self._prepared[outputs] = self._session.callable(
+                    self._feeds, self._fetches(outputs)
+                )
+            return self._prepared[outputs]
+
+    def _fetches(self, outputs: tuple[str, ...]) -> Sequence[str]:
+        if not outputs and self._batched is not None:
+            return self._batched
+        for name in outputs:
+            if name not in self.definition.outputs:
+                raise invalid_argument(
+                    f"output tensor alias not found in signature: {name} Outputs expected to be "
+                    f"in the set {{{','.join(self.output_names)}}}."
+                )
+            if outputs.count(name) > 1:
+                raise invalid_argument(f"duplicate output tensor alias: {name}")
+        return [self.definition.outputs[name].name for name in outputs or self.output_names]
+
+    def _mismatch(self, inputs: Mapping[str, np.ndarray]) -> ServingError:
+        sent, wanted = sorted(inputs), list(self.input_names)
+        extra = sorted(set(sent) - set(wanted))
+        missing = sorted(set(wanted) - set(sent))
+        return invalid_argument(
+            f"input size does not match signature: {len(sent)}!={len(wanted)} "
+            f"len({{{','.join(sent)}}}) != len({{{','.join(wanted)}}}). "
+            f"Sent extra: {{{','.join(extra)}}}. Missing but required: {{{','.join(missing)}}}."
+        )
+
+    def example_inputs(self) -> dict[str, np.ndarray] | None:
+        """Zeros that fit, one row; ``None`` where a rank is unknown or bytes are wanted."""
+        inputs = {}
+        for name, info in self.definition.inputs.items():
+            dtype = tf.dtypes.as_dtype(info.dtype)
+            if info.tensor_shape.unknown_rank or not (dtype.is_numpy_compatible and dtype.size):
+                return None
+            if dtype == tf.string:
+                return None
+            shape = [max(dim.size, 1) for dim in info.tensor_shape.dim]
+            inputs[name] = np.zeros(shape, dtype.as_numpy_dtype)
+        return inputs
+
+
+class Servable:
+    """One loaded version.
+
+    Args:
+        name: the model's name in requests.
+        version: number of the version.
+        path: its folder.
+
+    Raises:
+        ServingError, tensorflow.errors.OpError: the version cannot be loaded, and why.
+    """
+
+    def __init__(self, name: str, version: int, path: Path, settings: ExecutionSettings) -> None:
+        self.name, self.version = name, version
+        self.batching = settings.batching_of(path)
+        self._session = SavedModelSession(path, settings.tags)
+        self.signatures = {
+            key: Signature(key, definition, self._session, self._batched(index, definition))
+            for index, (key, definition) in enumerate(sorted(self._session.signatures.items()))
+            if _is_plain(definition)
+        }
+        self.definitions = self._session.signatures
+        self._specs = {key: self._spec(key) for key in self.signatures}
+        self._session.start(settings.config)
+
+    def signature(self, key: str) -> Signature:
+        """The signature of that name; the empty name is ``serving_default``.
+
+        Raises:
+            ServingError: FAILED_PRECONDITION where there is none.
+        """
+        found = self.signatures.get(key or DEFAULT_SIGNATURE)
+        if found is None:
+            raise ServingError(
+                Code.FAILED_PRECONDITION,
+                f'Serving signature key "{key or DEFAULT_SIGNATURE}" not found.',
+            )
+        return found
+
+    def model_spec(self, key: str) -> bytes:
+        """The field model_spec of a PredictResponse, serialised, for a signature that exists."""
+        return self._specs[key]
+
+    def first_inference(self) -> None:
+        """Run each signature once on zeros, so that no request pays for what is built lazily."""
+        for signature in self.signatures.values():
+            inputs = signature.example_inputs()
+            if inputs is None:
+                continue
+            try:
+                signature.run(inputs)
+            except tf.errors.OpError as error:
+                _LOG.info(
+                    "Signature %s of %s does not take zeros: %s", signature.key, self.name, error
+                )
+
+    def close(self) -> None:
+        """End the session and free its memory. Calls that are running end with CANCELLED."""
+        self._session.session.close()
+
+    def _batched(self, index: int, definition: meta_graph_pb2.SignatureDef) -> list[str] | None:
+        if self.batching is None or not _is_plain(definition) or not definition.inputs:
+            return None
+        graph = self._session.graph
+        return add_batched(
+            graph,
+            [graph.get_tensor_by_name(i.name) for _, i in sorted(definition.inputs.items())],
+            [graph.get_tensor_by_name(o.name) for _, o in sorted(definition.outputs.items())],
+            self.batching,
+            pool=self.batching.thread_pool_name,
+            queue=f"v{self.version}_s{index}",
+        )
+
+    def _spec(self, key: str) -> bytes:
+        response = predict_pb2.PredictResponse()
+        response.model_spec.name = self.name
+        response.model_spec.signature_name = key
+        response.model_spec.version.value = self.version
+        return response.SerializeToString()
+
+
+def _is_plain(definition: meta_graph_pb2.SignatureDef) -> bool:
+    """Whether every input and output is one dense tensor."""
+    return all(info.name for info in _infos(definition))
+
+
+def _infos(definition: meta_graph_pb2.SignatureDef) -> Iterator[meta_graph_pb2.TensorInfo]:
+    yield from definition.inputs.values()
+    yield from definition.outputs.values()

