@@ -18,6 +18,13 @@ from tuner.errors import TrialFailure
 METHOD = "/tensorflow.serving.ModelService/GetModelStatus"
 STATES = {0: "UNKNOWN", 10: "START", 20: "LOADING", 30: "AVAILABLE", 40: "UNLOADING", 50: "END"}
 _POLL_S = 0.02
+_OPTIONS = (
+    ("grpc.enable_http_proxy", 0),
+    # By default a refused connection is tried again after a second only.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 200),
+)
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,7 @@ def wait_ready(
         check()
         time.sleep(_POLL_S)
     waiting = list(names)
-    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+    with grpc.insecure_channel(address, options=_OPTIONS) as channel:
         while waiting:
             check()
             seen = _ask(channel, waiting[0])
