@@ -1,7 +1,7 @@
 """DNNs as SavedModels: a catalogue that is built here, and models of the user's own."""
 
-from tuner.models.catalogue import available
+from tuner.models.catalogue import Recipe, available
 from tuner.models.record import ModelRecord, TensorSpec
-from tuner.models.store import build, resolve
+from tuner.models.store import build, catalogued, resolve
 
-__all__ = ["ModelRecord", "TensorSpec", "available", "build", "resolve"]
+__all__ = ["ModelRecord", "Recipe", "TensorSpec", "available", "build", "catalogued", "resolve"]

@@ -18,7 +18,7 @@ SEED = 0
 
 
 def make(module: str, network: str, size: int, weights: Located | None = None) -> Made:
-    """``keras.applications.<module>.<network>`` for images of ``size`` x ``size`` pixels.
+    """``keras.applications.<network>``, whose ``<module>`` prepares pixels, for images of ``size`` x ``size`` pixels.
 
     ``weights`` are ImageNet weights of the same network from torchvision; without them the
     network is seeded: it costs the same to serve, but what it answers means nothing.
@@ -28,7 +28,7 @@ def make(module: str, network: str, size: int, weights: Located | None = None) -
     application = importlib.import_module(f"keras.applications.{module}")
     keras.utils.set_random_seed(SEED)
     print("building the network", flush=True)
-    built = getattr(application, network)(weights=None, input_shape=(size, size, 3))
+    built = getattr(keras.applications, network)(weights=None, input_shape=(size, size, 3))
     if weights is None:
         return classifier(built, size, application.preprocess_input, seeded())
     load_torch_weights(built, weights, mirrored=True)

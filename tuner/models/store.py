@@ -68,6 +68,31 @@ def build(name: str, *, cache: Path | None = None, progress: Progress | None = N
     return record
 
 
+def catalogued(*, cache: Path | None = None) -> list[tuple[catalogue.Recipe, ModelRecord | None]]:
+    """Every recipe of the catalogue, with the record of its build if the cache has it.
+
+    Other sizes of an image model come after it, where they are built. Nothing is built or
+    verified here, so that listing is quick.
+    """
+    home = cache_folder(cache)
+    found = []
+    for name in catalogue.available():
+        others = (home / "models").glob(f"{name}@*")
+        sizes = sorted((other.name for other in others), key=lambda text: int(text.split("@")[1]))
+        for recipe in map(catalogue.recipe, (name, *sizes)):
+            record = _recorded(recipe, home)
+            if record or recipe.name == name:
+                found.append((recipe, record))
+    return found
+
+
+def _recorded(recipe: catalogue.Recipe, cache: Path) -> ModelRecord | None:
+    try:
+        return ModelRecord.read(cache / "models" / recipe.name / recipe.key(cache) / RECORD)
+    except (ModelError, OSError, ValueError, TypeError, KeyError):
+        return None
+
+
 def resolve(
     name_or_folder: str | os.PathLike[str],
     *,

