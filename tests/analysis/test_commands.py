@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tuner.analysis.transfer import MEANING
+from tuner.cli import main
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Three environments of four boolean options: b turns around in the third."""
+    table = pd.DataFrame(list(product([0, 1], repeat=4)) * 3, columns=list("abcd"))
+    noise = np.random.default_rng(0).normal(0, 0.05, (3, len(table)))
+    effects = ([4, 2, 0, 0], [8, 4, 0, 0], [4, -2, 0, 0])
+    for name, effect, part in zip(("t_x", "t_y", "t_z"), effects, noise):
+        table[name] = 10 + table[list("abcd")] @ effect + part
+    table.loc[:3, ["t_x", "t_z"]] = 0
+    path = tmp_path_factory.mktemp("bench") / "bench.csv"
+    table.to_csv(path, index=False)
+    return str(path)
+
+
+def test_transfer_prints_every_metric_as_json(
+    bench: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(["transfer", "--source", f"{bench}:t_x", "--target", f"{bench}:t_z",
+                 "--invalid", "==0", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert code == 0 and list(found) == list(MEANING)
+    assert (found["M8"], found["M9"], found["M15"]) == (1, 1, 4 / 48)
+
+
+def test_transfer_explains_every_metric(bench: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["transfer", "--source", f"{bench}:t_x", "--target", f"{bench}:t_y"]) == 0
+    out = capsys.readouterr().out
+    assert all(meaning in out for meaning in MEANING.values())
+    assert "options: a, b, c, d" in out
+
+
+def test_transfer_of_all_gives_a_matrix_and_a_plot(
+    bench: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plot = tmp_path / "matrix.png"
+    code = main(["transfer", "--all", f"{bench}:t_*", "--invalid", "==0", "--json",
+                 "--plot", str(plot)])
+    found = json.loads(capsys.readouterr().out)
+    assert code == 0 and plot.stat().st_size > 10_000
+    assert found["environments"] == ["bench:t_x", "bench:t_y", "bench:t_z"]
+    m1, m9 = found["metrics"]["M1"], found["metrics"]["M9"]
+    assert [m1[i][i] for i in range(3)] == pytest.approx([1, 1, 1])
+    assert m1[0][1] == pytest.approx(m1[1][0]) and m1[0][1] > 0.99 > m1[0][2]
+    assert m9 == [[0, 0, 1], [0, 0, 1], [1, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    "arguments,says",
+    [
+        ([], "--source with --target, or --all"),
+        (["--source", "{bench}:t_x"], "go together"),
+        (["--all", "{bench}:t_x"], "two or more"),
+        (["--source", "{bench}:t_*", "--target", "{bench}:t_x"], "say --all"),
+        (["--source", "{bench}:t_x", "--target", "{bench}:nope"], "'nope'"),
+        (["--source", "{bench}:t_x", "--target", "{bench}:t_y", "--invalid", "0"], "operator"),
+    ],
+)
+def test_wrong_use_of_transfer_ends_in_one_line(
+    arguments: list[str], says: str, bench: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["transfer", *(a.format(bench=bench) for a in arguments)]) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1

@@ -1,0 +1,98 @@
+"""``tuner transfer``: what carries over from one environment to another."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+
+from tuner.analysis.text import aligned
+from tuner.analysis.transfer import MEANING, Metrics, compare_environments, transfer_matrix
+from tuner.cli._references import REFERENCE, add_reference_arguments, loader
+from tuner.errors import UsageError
+
+HELP = "compare environments: do results of one carry over to another (metrics M1-M18)?"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--source", metavar=REFERENCE, help="the environment to learn from")
+    parser.add_argument("--target", metavar=REFERENCE, help="the environment to apply it to")
+    parser.add_argument(
+        "--all",
+        nargs="+",
+        metavar=REFERENCE,
+        help="every pair among these; COLUMN may be a pattern like 'feature*'",
+    )
+    parser.add_argument(
+        "--top", type=_share, default=0.10, metavar="P",
+        help="share of best and worst configurations that M4 and M5 compare (default: 0.1)",
+    )
+    add_reference_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    if bool(args.all) == bool(args.source or args.target):
+        raise UsageError("say either --source with --target, or --all with two or more")
+    return _matrix(args) if args.all else _pair(args)
+
+
+def _pair(args: argparse.Namespace) -> int:
+    if not (args.source and args.target):
+        raise UsageError("--source and --target go together")
+    found = loader(args).load([args.source, args.target])
+    if len(found) != 2:
+        raise UsageError("a pattern stands for several environments: say --all")
+    source, target = found
+    metrics = compare_environments(source, target, top=args.top)
+    if args.plot:
+        from tuner.analysis.figures import save
+        from tuner.analysis.plots_transfer import responses_figure
+
+        save(responses_figure(source, target), args.plot)
+    if args.json:
+        print(json.dumps(metrics, indent=2, allow_nan=False))
+        return 0
+    print(f"source: {source.label}\ntarget: {target.label}")
+    print(f"options: {', '.join(name for name in source.options if name in target.options)}\n")
+    print(aligned([[name, value, MEANING[name]] for name, value in metrics.items()]))
+    return 0
+
+
+def _matrix(args: argparse.Namespace) -> int:
+    environments = loader(args).load(args.all)
+    if len(environments) < 2:
+        raise UsageError("--all needs two or more environments")
+    matrix = transfer_matrix(environments, top=args.top)
+    labels = [environment.label for environment in environments]
+    if args.plot:
+        from tuner.analysis.figures import save
+        from tuner.analysis.plots_transfer import matrix_figure
+
+        save(matrix_figure(labels, matrix), args.plot)
+    if args.json:
+        size = range(len(labels))
+        tables = {name: [[matrix[i, j][name] for j in size] for i in size] for name in MEANING}
+        print(json.dumps({"environments": labels, "metrics": tables}, allow_nan=False))
+        return 0
+    print("\n".join(f"{number}: {label}" for number, label in enumerate(labels, 1)) + "\n")
+    print(aligned(_lines(matrix)))
+    print("\n" + aligned([[name, meaning] for name, meaning in MEANING.items()]))
+    return 0
+
+
+def _lines(matrix: dict[tuple[int, int], Metrics]) -> list[Sequence[object]]:
+    lines: list[Sequence[object]] = [["pair", *(name.replace("_", " ") for name in MEANING)]]
+    for (i, j), metrics in matrix.items():
+        if i != j:
+            lines.append([f"{i + 1} > {j + 1}", *metrics.values()])
+    return lines
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} should be a share above 0, at most 1")
+    return share
