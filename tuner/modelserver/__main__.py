@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ignored:
         _LOG.warning("Flag --%s is accepted but ignored by this server", name)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # no search for a GPU's driver at start
     # TensorFlow takes seconds to import: only after the command line is known to be right.
     from tuner.modelserver import server as server_module
 
