@@ -18,7 +18,14 @@ _HOME = {
     "ScriptedServer": "scripted",
 }
 
-__all__ = sorted(_HOME)
+__all__ = [
+    "ScriptedServer",
+    "StageObserver",
+    "StagePlan",
+    "calibrate",
+    "rate_for",
+    "run_stage",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,15 +9,10 @@ signal. It imports neither NumPy nor TensorFlow, so it starts quickly and stays 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
 import gc
 import json
 import math
 import os
-import select
-import selectors
-import signal
 import sys
 import time
 from array import array
@@ -25,10 +20,8 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, Protocol
 
+from tuner.load import child
 from tuner.load.records import OK, Recorder
-
-PR_SET_PDEATHSIG = 1
-PR_SET_TIMERSLACK = 29
 
 SEND_BURST = 8
 """Overdue requests sent before answers are looked at again, lest they wait behind a backlog."""
@@ -48,33 +41,6 @@ class Transport(Protocol):
 
     async def metadata(self) -> bytes | None:
         """What the server says of the first model's signatures, ``None`` if it does not say."""
-
-    async def close(self) -> None: ...
-
-
-class PreciseSelector(selectors.EpollSelector):
-    """An epoll selector that wakes within microseconds of its time.
-
-    ``epoll_wait`` counts in whole milliseconds, so asyncio's timers may come 1 ms late;
-    ``select`` on the epoll descriptor itself does not have that grain.
-    """
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is not None and 0 < timeout < 60:
-            select.select([self.fileno()], [], [], timeout)
-            timeout = 0
-        return super().select(timeout)
-
-
-def tie_to_parent(parent_pid: int) -> None:
-    """Die with the parent, and let timers fire on time (both Linux's; elsewhere the pipe does)."""
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        libc.prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)
-    if os.getppid() != parent_pid:
-        os._exit(1)
-
 
 def read_bodies(path: str, lengths: list[int]) -> list[bytes]:
     """The serialised requests of a payload file."""
@@ -198,24 +164,6 @@ class Client:
         task.add_done_callback(self.tasks.discard)
 
 
-def listen(client: Client) -> None:
-    """Take commands from standard input; its end means that the parent has gone."""
-    pending = b""
-
-    def readable() -> None:
-        nonlocal pending
-        data = os.read(0, 65536)
-        if not data:
-            os._exit(1)
-        pending += data
-        *lines, pending = pending.split(b"\n")
-        for line in lines:
-            client.command(line.decode())
-
-    os.set_blocking(0, False)
-    client.loop.add_reader(0, readable)
-
-
 def say(message: dict[str, Any]) -> None:
     print(json.dumps(message), flush=True)
 
@@ -231,7 +179,7 @@ async def run(job: dict[str, Any]) -> None:
 
         transport = RestTransport(job, bodies)
     client = Client(job, transport)
-    listen(client)
+    child.listen(client.command)
     try:
         await asyncio.wait_for(transport.connect(), job["connect_timeout_s"])
     except (OSError, TimeoutError) as error:
@@ -250,11 +198,8 @@ async def run(job: dict[str, Any]) -> None:
 
 def main() -> None:
     job = json.loads(Path(sys.argv[1]).read_text())
-    tie_to_parent(job["parent_pid"])
-    with asyncio.Runner(
-        loop_factory=lambda: asyncio.SelectorEventLoop(PreciseSelector())
-    ) as runner:
-        runner.run(run(job))
+    child.tie_to_parent(job["parent_pid"])
+    child.run(run(job))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from typing import Any
 
@@ -57,6 +56,3 @@ class GrpcTransport:
             return await method(self._metadata_request, timeout=5.0)
         except grpc.aio.AioRpcError:
             return None
-
-    async def close(self) -> None:
-        await asyncio.wait_for(self._channel.close(), 1.0)

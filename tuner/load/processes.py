@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -124,7 +124,7 @@ class ClientProcesses:
                     if pipe is not None:
                         pipe.close()
 
-    def __enter__(self) -> ClientProcesses:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -6,13 +6,16 @@ Protocol buffers allow that: the concatenation of two messages is their merge.
 
 from __future__ import annotations
 
+import base64
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import orjson
 
 from tuner.errors import ModelError, UsageError
 from tuner.load import messages
@@ -132,6 +135,27 @@ def grpc_bodies(
         for name, array in arrays.items():
             fill_tensor(request.inputs[name], array[rows])
         yield request.SerializeToString()
+
+
+def rest_bodies(
+    arrays: Mapping[str, np.ndarray], row_blocks: np.ndarray, signature: str
+) -> Iterator[bytes]:
+    """The JSON of a predict request for each block of rows, in the column format (``inputs``)."""
+    for rows in row_blocks:
+        columns = {name: _json_values(array[rows]) for name, array in arrays.items()}
+        inputs = next(iter(columns.values())) if len(columns) == 1 else columns
+        yield orjson.dumps(
+            {"signature_name": signature, "inputs": inputs}, option=orjson.OPT_SERIALIZE_NUMPY
+        )
+
+
+def _json_values(array: np.ndarray) -> Any:
+    if array.dtype.kind == "S":
+        encoded = [{"b64": base64.b64encode(value).decode()} for value in array.ravel().tolist()]
+        return np.asarray(encoded, dtype=object).reshape(array.shape).tolist()
+    if array.dtype.kind == "U" or array.dtype.name == "float16":
+        return array.tolist()
+    return np.ascontiguousarray(array)
 
 
 def grpc_model(name: str, signature: str) -> bytes:

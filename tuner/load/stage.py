@@ -17,8 +17,8 @@ from tuner.errors import TrialFailure
 from tuner.load import doom, machine, metadata, placement, steady, summary
 from tuner.load.arrivals import SCHEDULES
 from tuner.load.base import StageObserver, StagePlan
-from tuner.load.prepare import Prepared, prepare
 from tuner.load.precision import percentile_interval
+from tuner.load.prepare import Prepared, prepare
 from tuner.load.processes import ClientProcesses
 from tuner.load.records import OK
 from tuner.measurement import StageResult
@@ -62,6 +62,7 @@ def run_stage(plan: StagePlan, observer: StageObserver | None = None) -> StageRe
         "clients": plan.clients if plan.pattern == "closed" else None,
         "processes": plan.processes,
         "popularity": plan.popularity,
+        "connected": False,
     }
     with tempfile.TemporaryDirectory(prefix="tuner-load-", dir=_memory_folder()) as folder:
         prepared = prepare(plan, Path(folder))
@@ -73,6 +74,7 @@ def run_stage(plan: StagePlan, observer: StageObserver | None = None) -> StageRe
             run = _Run(plan, prepared, clients, observer or _Unobserved(), details)
             try:
                 answer = clients.wait_ready()
+                details["connected"] = True
                 details["machine_before"] = _disturbance(before, cpu_before, clients.pids())
                 details["signature_checked"] = metadata.check(plan, prepared.arrays, answer)
                 run.whole()
@@ -111,6 +113,7 @@ class _Run:
         self._warm_up()
         self.opened_s = time.monotonic() + LEAD_S
         self.clients.command(f"open {self.opened_s!r}")
+        self.details["window_opened_monotonic_s"] = self.opened_s
         _sleep_until(self.opened_s)
         self.observer.window_opened(self.clients.pids())
         window_start = machine.snapshot()

@@ -1,0 +1,189 @@
+"""``tuner load``: one load stage against any TensorFlow Serving."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tuner.errors import UnavailableError, UsageError
+from tuner.load.arrivals import PATTERNS
+from tuner.load.base import StagePlan
+from tuner.load.levels import LEVELS, calibrate, rate_for
+from tuner.load.stage import run_stage
+from tuner.measurement import StageResult, to_json
+
+HELP = "drive a running model server and measure its latency"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    plan = StagePlan("", (), Path())
+    add = parser.add_argument
+    add("--target", required=True, metavar="HOST:PORT", help="the server; gRPC also unix:PATH")
+    add("--model", required=True, action="append", metavar="NAME",
+        help="model name; given several times, requests go to the names in turn")
+    add("--signature", default=plan.signature, metavar="NAME")
+    add("--protocol", choices=("grpc", "rest"), default=plan.protocol)
+    add("--requests", required=True, type=Path, metavar="FILE.npz",
+        help="one array per input of the signature, rows along the first axis")
+    add("--rows", type=int, default=1, metavar="N", help="rows of the file in each request (1)")
+    add("--popularity", default=plan.popularity, metavar="LAW",
+        help="each_once, or zipf:S for popularity ~ rank^-S (each_once)")
+
+    load = parser.add_argument_group("load")
+    add = load.add_argument
+    add("--pattern", choices=PATTERNS, default=plan.pattern)
+    add("--rate", metavar="R", help="mean arrivals a second of an open loop; or light, medium, "
+        "high: 30, 60, 90 %% of the capacity that a closed loop finds first")
+    add("--clients", type=int, metavar="N",
+        help="concurrent clients of a closed loop (1; 8 when it finds the capacity)")
+    add("--trace", type=Path, metavar="FILE.csv", help="timestamps in seconds, first column")
+    add("--burst-on", type=float, default=plan.burst_on_s, metavar="S", help="(0.5)")
+    add("--burst-off", type=float, default=plan.burst_off_s, metavar="S", help="(0.5)")
+    add("--burst-off-share", type=float, default=plan.burst_off_share, metavar="X",
+        help="rate between bursts as a share of the rate in them (0)")
+    add("--ramp-from", type=float, metavar="R", help="first rate of ramp, staircase (0.2 x rate)")
+    add("--ramp-to", type=float, metavar="R", help="last rate of ramp, staircase (1.8 x rate)")
+    add("--steps", type=int, default=plan.ramp_steps, metavar="N", help="of a staircase (5)")
+    add("--processes", type=int, default=1, metavar="N",
+        help="load generators that share the arrivals (1; each sends 5,000 small requests/s)")
+    add("--seed", type=int, default=0, metavar="N")
+
+    how_long = parser.add_argument_group("how long")
+    add = how_long.add_argument
+    add("--duration", type=float, metavar="S", help="sets both bounds of the measured window")
+    add("--min-duration", type=float, metavar="S", help=f"({plan.min_duration_s:g})")
+    add("--max-duration", type=float, metavar="S", help=f"({plan.max_duration_s:g})")
+    add("--max-warmup", type=float, default=plan.max_warmup_s, metavar="S", help="(5)")
+    add("--precision", type=float, default=plan.precision, metavar="X",
+        help="stop once the p99's 95 %% interval is this narrow: half-width / p99 (0.10)")
+    add("--max-error-rate", type=float, default=plan.max_error_rate, metavar="X", help="(0.01)")
+    add("--request-timeout", type=float, default=plan.request_timeout_s, metavar="S", help="(30)")
+
+    output = parser.add_argument_group("output")
+    output.add_argument("--samples", type=Path, metavar="FILE.npz", help="keep every request")
+    output.add_argument("--json", action="store_true", help="print the whole record as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    plan = plan_from(args)
+    capacity = None
+    if args.rate in LEVELS:
+        capacity = calibrate(plan, **({"clients": args.clients} if args.clients else {}))
+        plan = replace(plan, rate_rps=rate_for(args.rate, capacity))
+    result = run_stage(plan)
+    if not result.details.get("connected"):
+        raise UnavailableError(result.message)
+    print(json.dumps(as_json(result, capacity), indent=2) if args.json else as_text(result, capacity))
+    return 0
+
+
+def plan_from(args: argparse.Namespace) -> StagePlan:
+    """The stage that the flags ask for; a level's rate is filled in later.
+
+    Raises:
+        UsageError: flags that contradict each other.
+    """
+    if args.duration is not None and (args.min_duration or args.max_duration):
+        raise UsageError("--duration sets both bounds; leave out --min-duration and --max-duration")
+    if args.pattern == "closed" and args.rate is not None:
+        raise UsageError("a closed loop has no rate; leave out --rate, or choose an open pattern")
+    defaults = StagePlan("", (), Path())
+    low = args.duration or args.min_duration or defaults.min_duration_s
+    high = args.duration or args.max_duration or max(low, defaults.max_duration_s)
+    if args.duration is None and args.min_duration is None:
+        low = min(low, high)
+    has_rate = args.rate is not None and args.rate not in LEVELS
+    return StagePlan(
+        address=args.target,
+        model_names=tuple(args.model),
+        requests_file=args.requests,
+        protocol=args.protocol,
+        signature=args.signature,
+        pattern=args.pattern,
+        rate_rps=rate_for(args.rate, None) if has_rate else None,
+        clients=args.clients or 1,
+        trace_file=args.trace,
+        burst_on_s=args.burst_on,
+        burst_off_s=args.burst_off,
+        burst_off_share=args.burst_off_share,
+        ramp_from_rps=args.ramp_from,
+        ramp_to_rps=args.ramp_to,
+        ramp_steps=args.steps,
+        rows_per_request=args.rows,
+        popularity=args.popularity,
+        min_duration_s=low,
+        max_duration_s=high,
+        max_warmup_s=args.max_warmup,
+        precision=args.precision,
+        max_error_rate=args.max_error_rate,
+        request_timeout_s=args.request_timeout,
+        processes=args.processes,
+        seed=args.seed,
+        samples_file=args.samples,
+    )
+
+
+def as_json(result: StageResult, capacity_rps: float | None) -> dict[str, Any]:
+    """The record under the names that users of ``--json`` rely on."""
+    return {
+        "valid": result.valid,
+        "reason": result.reason,
+        "message": result.message,
+        "latency_ms": {
+            "p50": result.latency_p50_ms,
+            "p95": result.latency_p95_ms,
+            "p99": result.latency_p99_ms,
+            "mean": result.latency_mean_ms,
+            "max": result.latency_max_ms,
+        },
+        "interval_ms": {
+            "p50": to_json(result.latency_p50_interval_ms),
+            "p99": to_json(result.latency_p99_interval_ms),
+        },
+        "precise": result.precise,
+        "throughput_rps": result.throughput_rps,
+        "requests": result.requests,
+        "errors": dict(result.errors),
+        "client_lag_ms": {"p99": result.client_lag_p99_ms},
+        "client_cpu_s": result.client_cpu_s,
+        "pattern": result.pattern,
+        "target_rate_rps": result.target_rate_rps,
+        "capacity_rps": capacity_rps,
+        "warmup_s": result.warmup_s,
+        "window_s": result.window_s,
+        "rows_per_request": result.rows_per_request,
+        "seed": result.seed,
+        "samples_file": result.samples_file,
+        "timeline": to_json(result.timeline),
+        "details": to_json(result.details),
+    }
+
+
+def as_text(result: StageResult, capacity_rps: float | None) -> str:
+    """The record for a person."""
+    lines = []
+    if capacity_rps is not None:
+        lines.append(f"capacity    {capacity_rps:.1f} requests/s in a closed loop")
+    if not result.valid:
+        lines.append(f"invalid     {result.reason}: {result.message}")
+    if result.throughput_rps is not None:
+        lines.append(
+            f"latency     p50 {result.latency_p50_ms:.2f} ms, p95 {result.latency_p95_ms:.2f} ms, "
+            f"p99 {result.latency_p99_ms:.2f} ms, max {result.latency_max_ms:.2f} ms"
+        )
+    if result.latency_p99_interval_ms is not None:
+        low, high = result.latency_p99_interval_ms
+        state = "as precise as asked" if result.precise else "wider than asked"
+        if not result.details.get("p99_interval_bounded", True):
+            state += "; too few requests for an upper bound, the largest stands for it"
+        lines.append(f"p99 95 %    {low:.2f} to {high:.2f} ms ({state})")
+    if result.throughput_rps is not None:
+        lines.append(f"throughput  {result.throughput_rps:.1f} requests/s")
+    errors = ", ".join(f"{name} {count}" for name, count in result.errors.items()) or "none"
+    lines.append(f"requests    {result.requests} in {result.window_s:.1f} s, errors: {errors}")
+    if result.client_lag_p99_ms is not None:
+        lines.append(f"client lag  p99 {result.client_lag_p99_ms:.2f} ms")
+    return "\n".join(lines)
