@@ -63,7 +63,7 @@ class NvmlMeter(Meter):
         self._samples: list[tuple[float, list[float]]] = []
         self._background: Background | None = None
         self._open = False
-        self._ask("start NVML", self._nvml.nvmlInit)
+        self._ask("be started", self._nvml.nvmlInit)
         self._started = True
         try:
             self._find(devices)
@@ -118,7 +118,7 @@ class NvmlMeter(Meter):
             "NVMLError_NotSupported": "this GPU does not report it",
         }
         hint = hints.get(type(error).__name__)
-        return UnavailableError(f"NVML cannot {what}: {error}" + (f": {hint}" if hint else ""))
+        return UnavailableError(f"NVML: cannot {what}: {error}" + (f": {hint}" if hint else ""))
 
     def _read(self) -> list[float]:
         """Joules so far by the counter, or watts now; one entry a GPU."""
@@ -200,4 +200,4 @@ class NvmlMeter(Meter):
             background.cancel()
         if self._started:
             self._started = False
-            self._ask("stop NVML", self._nvml.nvmlShutdown)
+            self._ask("be stopped", self._nvml.nvmlShutdown)

@@ -166,11 +166,11 @@ def read_config(file: Path) -> dict[str, tuple[float, str]]:
     Raises:
         UsageError: names file, line and key, and what would be right.
     """
-    if not file.exists():
-        return {}
     keys = ("idle_w", "max_w", "origin")
     try:
         root = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except FileNotFoundError:
+        return {}
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{file}: cannot be read: {error}") from None
     except yaml.YAMLError as error:

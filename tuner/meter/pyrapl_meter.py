@@ -1,8 +1,8 @@
 """RAPL counters read through pyRAPL, with what pyRAPL 0.2.3 leaves out added around it.
 
 pyRAPL opens the right files (packages and memory by socket) and reads them. It knows nothing of the
-counters' range: its own ``Measurement`` gives a negative energy after a wrap-around, and loses a
-whole round when a window outlasts one. So only its ``Sensor`` is used, looked at as often as the
+counters' range: after a wrap-around its own ``Measurement`` gives a negative energy, or none on a
+machine with one socket, and it loses whole rounds when a window outlasts them. So only its ``Sensor`` is used, looked at as often as the
 direct reader is, with the range taken from powercap. Further limits of pyRAPL, each an
 UnavailableError here that names ``rapl`` as the way out: packages of several dies, CPUs that are
 offline, sockets of which some have no RAPL zone. It keeps its files open, so each look also checks

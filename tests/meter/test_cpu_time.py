@@ -1,0 +1,192 @@
+"""The estimate, with real processes that burn a known share of the machine."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import psutil
+import pytest
+
+from tests.contracts.meter_contract import MeterContract
+from tuner.meter import CpuTimeMeter, measure_idle, why_not_comparable
+from tuner.meter.cpu_share import CpuShares, CpuWindow
+
+CPUS = psutil.cpu_count() or 1
+FORKING = """
+import os
+while True:
+    if os.fork() == 0:
+        for _ in range(300_000): pass
+        os._exit(0)
+    os.wait()
+"""
+TREE = """
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", "while True: pass"])
+time.sleep(60)
+"""
+ENDS_EARLY = """
+import time
+end = time.process_time() + 0.5
+while time.process_time() < end: pass
+"""
+
+
+def own_cpu_s(pid: int) -> float:
+    """CPU seconds of a living process with all its children, by another reader than ours."""
+    process = psutil.Process(pid)
+    family = [process, *process.children(recursive=True)]
+    return sum(sum(member.cpu_times()[:4]) for member in family)
+
+
+class TestContract(MeterContract):
+    @pytest.fixture
+    def meter(self):
+        return CpuTimeMeter(idle_w=10, max_w=50)
+
+
+def watch(server=(), client=(), seconds=1.0) -> CpuShares:
+    window = CpuWindow(server, client)
+    time.sleep(seconds)
+    return window.close()
+
+
+def test_the_formula_holds_for_the_shares_it_saw():
+    meter = CpuTimeMeter(idle_w=10, max_w=50)
+    meter.open(client_pids=[os.getpid()])
+    end = time.process_time() + 0.3
+    while time.process_time() < end:
+        pass
+    reading = meter.close()
+    told = reading.details
+    dynamic_j = 40 * told["busy_share"] * reading.window_s
+    assert reading.gross_j == pytest.approx(10 * reading.window_s + dynamic_j)
+    assert reading.client_j == pytest.approx(40 * told["client_cpu_s"] / CPUS)
+    assert told["client_cpu_s"] == pytest.approx(0.3, abs=0.05)
+    parts_j = told["server_dynamic_j"] + reading.client_j + told["rest_dynamic_j"]
+    assert parts_j == pytest.approx(dynamic_j)
+
+
+def test_gross_power_lies_between_idle_and_maximum(burner):
+    burner()
+    meter = CpuTimeMeter(idle_w=10, max_w=50)
+    meter.open()
+    time.sleep(0.4)
+    assert 10 <= meter.close().average_w <= 50
+
+
+def test_busy_machine_reads_as_busy(burner):
+    for _ in range(CPUS):
+        burner()
+    time.sleep(0.2)
+    assert watch(seconds=0.8).busy_share > 0.9
+
+
+def test_sleeping_processes_burn_nothing(burner):
+    server, client = (burner("import time; time.sleep(60)") for _ in range(2))
+    time.sleep(0.3)
+    shares = watch([server], [client], 0.5)
+    assert shares.server_s + shares.client_s <= 0.03
+
+
+@pytest.mark.parametrize("code", ["while True: pass", TREE, FORKING], ids=["one", "tree", "forks"])
+def test_all_that_a_server_burns_is_the_servers(burner, code):
+    server, client = burner(code), burner("import time; time.sleep(60)")
+    time.sleep(0.4)
+    window = CpuWindow([server], [client])
+    before_s = own_cpu_s(server)
+    time.sleep(1.2)
+    burned_s = own_cpu_s(server) - before_s
+    shares = window.close()
+    assert burned_s > 0.2
+    assert shares.server_s == pytest.approx(burned_s, rel=0.1, abs=0.04)
+    assert shares.client_s <= 0.03
+
+
+def test_client_and_server_are_told_apart(burner):
+    server, client = burner(), burner()
+    time.sleep(0.2)
+    window = CpuWindow([server], [client])
+    before = own_cpu_s(server), own_cpu_s(client)
+    time.sleep(1.0)
+    burned = own_cpu_s(server) - before[0], own_cpu_s(client) - before[1]
+    shares = window.close()
+    assert (shares.server_s, shares.client_s) == pytest.approx(burned, rel=0.1, abs=0.04)
+
+
+def test_a_client_that_ends_inside_the_window_keeps_what_it_burned(burner):
+    client = burner(ENDS_EARLY)
+    window = CpuWindow([], [client])
+    deadline = time.monotonic() + 20
+    while psutil.Process(client).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert 0.35 < window.close().client_s < 0.65
+
+
+def test_a_process_that_was_reaped_inside_the_window_counts_as_last_seen(monkeypatch):
+    monkeypatch.setattr("tuner.meter.cpu_share.SAMPLE_PERIOD_S", 0.02)
+    client = psutil.Popen([os.sys.executable, "-c", ENDS_EARLY])
+    window = CpuWindow([], [client.pid])
+    client.wait(20)
+    assert 0.3 < window.close().client_s < 0.65
+
+
+def test_a_server_below_the_client_stays_the_servers(burner):
+    client = burner(TREE)
+    time.sleep(0.4)
+    (server,) = psutil.Process(client).children()
+    shares = watch([server.pid], [client], 0.6)
+    assert shares.server_s > 0.1
+    assert shares.client_s <= 0.03
+
+
+def test_an_orphan_stays_in_the_tree_it_was_seen_in(burner):
+    parent = burner(TREE)
+    time.sleep(0.4)
+    (child,) = psutil.Process(parent).children()
+    try:
+        window = CpuWindow([parent], [])
+        psutil.Process(parent).kill()
+        before_s = sum(child.cpu_times()[:2])
+        time.sleep(0.8)
+        burned_s = sum(child.cpu_times()[:2]) - before_s
+        assert window.close().server_s == pytest.approx(burned_s, rel=0.15, abs=0.05)
+    finally:
+        child.kill()
+
+
+def test_waiting_for_a_disk_and_stolen_time_are_not_busy(monkeypatch):
+    moments = iter([_times(0, 0, 0, 0), _times(idle=0.1, iowait=0.1, steal=0.1, user=0.1)])
+    monkeypatch.setattr("psutil.cpu_times", lambda: next(moments))
+    clock = iter([0.0, 0.4 / CPUS])
+    monkeypatch.setattr("tuner.meter.cpu_share.time.monotonic", lambda: next(clock))
+    shares = CpuWindow().close()
+    assert shares.busy_share == pytest.approx(0.25)
+    assert shares.steal_s == pytest.approx(0.1)
+
+
+def _times(user, idle, iowait, steal):
+    fields = dict.fromkeys(psutil.cpu_times()._fields, 0.0)
+    return type(psutil.cpu_times())(
+        **{**fields, "user": user, "idle": idle, "iowait": iowait, "steal": steal}
+    )
+
+
+def test_the_baseline_leaves_the_callers_own_work_out(burner):
+    meter = CpuTimeMeter(idle_w=10, max_w=50)
+    mine = burner()
+    time.sleep(0.2)
+    with_mine, without = measure_idle(meter, 0.5), measure_idle(meter, 0.5, pids=[mine])
+    assert 10 <= without < with_mine
+
+
+def test_estimates_with_other_constants_are_not_comparable():
+    one, same, other = CpuTimeMeter(10, 50), CpuTimeMeter(10, 50), CpuTimeMeter(10, 60)
+    readings = []
+    for meter in (one, same, other):
+        meter.open()
+        readings.append(meter.close())
+    assert why_not_comparable(readings[0], readings[1]) is None
+    assert why_not_comparable(readings[0], readings[2]) == "model_max_w: 50.0 and 60.0"
