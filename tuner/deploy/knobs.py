@@ -247,7 +247,7 @@ _ALL = (
         None,
         "memory limit of the server, MiB (default: none)",
         RESOURCE,
-        16,
+        4,
     ),
     Knob(
         "cpu_frequency_mhz", int, None, "CPU clock (default: the machine's governor)", RESOURCE, 1

@@ -154,7 +154,7 @@ class LocalDeployer(Deployer):
             if not _listens(deployment.pids(), grpc_port):
                 raise TrialFailure("start_failed", f"another program answers on port {grpc_port}")
         except TrialFailure as failure:
-            server.end(_PATIENCE_S)
+            server.end(0.0)  # It holds nothing yet that is worth waiting for.
             failure = TrialFailure(failure.reason, failure.message, deployment.log_tail())
             taken = not is_free(grpc_port) or (has_rest and not is_free(rest_port))
             if failure.reason == "start_failed" and taken:
