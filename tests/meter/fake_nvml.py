@@ -12,16 +12,16 @@ class FakeNvml:
     class NVMLError(Exception):
         pass
 
-    class NVMLError_NotSupported(NVMLError):  # noqa: N801 - pynvml's name
+    class NVMLError_NotSupported(NVMLError):
         pass
 
-    class NVMLError_NoPermission(NVMLError):  # noqa: N801
+    class NVMLError_NoPermission(NVMLError):
         pass
 
-    class NVMLError_LibraryNotFound(NVMLError):  # noqa: N801
+    class NVMLError_LibraryNotFound(NVMLError):
         pass
 
-    class NVMLError_GpuIsLost(NVMLError):  # noqa: N801
+    class NVMLError_GpuIsLost(NVMLError):
         pass
 
     def __init__(
