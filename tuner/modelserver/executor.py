@@ -6,8 +6,10 @@ op BatchFunction, TensorFlow's C++ scheduler, inside the same graph.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,12 +19,16 @@ import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 from tensorflow_serving.apis import predict_pb2
 
-from tuner.modelserver.batching import BatchingOptions, add_batched, read_options
+from tuner.modelserver import padding
+from tuner.modelserver.batch_stats import BatchStats
+from tuner.modelserver.batching import BatchedCall, BatchingOptions, add_batched, read_options
+from tuner.modelserver.metrics import Metrics
 from tuner.modelserver.saved_model import Run, SavedModelSession
 from tuner.modelserver.status import Code, ServingError, invalid_argument
 
 DEFAULT_SIGNATURE = "serving_default"
 _LOG = logging.getLogger(__name__)
+_UIDS = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,8 @@ class ExecutionSettings:
     tags: tuple[str, ...] = ("serve",)
     batching: BatchingOptions | None = None
     per_model_batching: bool = False
+    metrics: Metrics | None = None
+    """Where batches are counted; ``None`` spares the counting."""
 
     def batching_of(self, path: Path) -> BatchingOptions | None:
         """The options for a version: its own file's where allowed, threads always the global."""
@@ -60,15 +68,15 @@ class Signature:
         key: str,
         definition: meta_graph_pb2.SignatureDef,
         session: SavedModelSession,
-        batched: Sequence[str] | None,
+        batched: BatchedCall | None,
+        stats: BatchStats | None = None,
     ) -> None:
         self.key, self.definition = key, definition
         self.input_names = tuple(sorted(definition.inputs))
         self.output_names = tuple(sorted(definition.outputs))
-        self.is_batched = batched is not None
         self._session = session
         self._feeds = [definition.inputs[name].name for name in self.input_names]
-        self._batched = batched
+        self._batched, self._stats = batched, stats
         self._prepared: dict[tuple[str, ...], Run] = {}
         self._lock = threading.Lock()
 
@@ -89,20 +97,34 @@ class Signature:
             fed = [inputs[name] for name in self.input_names]
         except KeyError:
             raise self._mismatch(inputs) from None
-        run = self._prepared.get(tuple(outputs)) or self._prepare(tuple(outputs))
-        return run(*fed)
+        chosen = tuple(outputs)
+        run = self._prepared.get(chosen) or self._prepare(chosen)
+        if self._batched is None or chosen:
+            return run(*fed)
+        return self._run_batched(run, fed)
+
+    def _run_batched(self, run: Run, fed: list[np.ndarray]) -> list[np.ndarray]:
+        assert self._batched is not None
+        if True in self._batched.packed:
+            fed = _packed(fed, self._batched.packed)
+        if self._stats is None:
+            return run(*fed)
+        queued_at_s = time.time()
+        *results, stats = run(*fed)
+        self._stats.record(queued_at_s, stats)
+        return results
 
     def _prepare(self, outputs: tuple[str, ...]) -> Run:
         with self._lock:
             if outputs not in self._prepared:
-                self._prepared[outputs] = self._session.callable(
-                    self._feeds, self._fetches(outputs)
-                )
+                if self._batched is not None and not outputs:
+                    feeds, fetches = self._batched.feeds, self._batched.fetches
+                else:
+                    feeds, fetches = self._feeds, self._fetches(outputs)
+                self._prepared[outputs] = self._session.callable(feeds, fetches)
             return self._prepared[outputs]
 
     def _fetches(self, outputs: tuple[str, ...]) -> Sequence[str]:
-        if not outputs and self._batched is not None:
-            return self._batched
         for name in outputs:
             if name not in self.definition.outputs:
                 raise invalid_argument(
@@ -152,9 +174,17 @@ class Servable:
     def __init__(self, name: str, version: int, path: Path, settings: ExecutionSettings) -> None:
         self.name, self.version = name, version
         self.batching = settings.batching_of(path)
+        self.uid = next(_UIDS)
+        self._stats = (
+            BatchStats(settings.metrics, name, self.batching.thread_pool_name)
+            if settings.metrics is not None and self.batching is not None
+            else None
+        )
         self._session = SavedModelSession(path, settings.tags)
         self.signatures = {
-            key: Signature(key, definition, self._session, self._batched(index, definition))
+            key: Signature(
+                key, definition, self._session, self._batched(index, definition), self._stats
+            )
             for index, (key, definition) in enumerate(sorted(self._session.signatures.items()))
             if _is_plain(definition)
         }
@@ -197,17 +227,17 @@ class Servable:
         """End the session and free its memory. Calls that are running end with CANCELLED."""
         self._session.session.close()
 
-    def _batched(self, index: int, definition: meta_graph_pb2.SignatureDef) -> list[str] | None:
-        if self.batching is None or not _is_plain(definition) or not definition.inputs:
+    def _batched(self, index: int, definition: meta_graph_pb2.SignatureDef) -> BatchedCall | None:
+        if self.batching is None or not definition.inputs:
             return None
-        graph = self._session.graph
         return add_batched(
-            graph,
-            [graph.get_tensor_by_name(i.name) for _, i in sorted(definition.inputs.items())],
-            [graph.get_tensor_by_name(o.name) for _, o in sorted(definition.outputs.items())],
+            self._session.graph,
+            [info for _, info in sorted(definition.inputs.items())],
+            [info for _, info in sorted(definition.outputs.items())],
             self.batching,
             pool=self.batching.thread_pool_name,
             queue=f"v{self.version}_s{index}",
+            with_stats=self._stats is not None,
         )
 
     def _spec(self, key: str) -> bytes:
@@ -216,6 +246,16 @@ class Servable:
         response.model_spec.signature_name = key
         response.model_spec.version.value = self.version
         return response.SerializeToString()
+
+
+def _packed(fed: Sequence[np.ndarray], packed: Sequence[bool]) -> list[np.ndarray]:
+    feeds: list[np.ndarray] = []
+    for array, is_packed in zip(fed, packed):
+        if is_packed and array.ndim:
+            feeds.extend(padding.pack(array))
+        else:
+            feeds.append(array)
+    return feeds
 
 
 def _is_plain(definition: meta_graph_pb2.SignatureDef) -> bool:

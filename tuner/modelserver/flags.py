@@ -51,7 +51,9 @@ def flag_table() -> tuple[Flag, ...]:
             False,
             "read <version folder>/batching_params.pbtxt; the thread pool stays as given globally",
         ),
-        Flag("allow_version_labels_for_unavailable_models", False, "label a version not yet loaded"),
+        Flag(
+            "allow_version_labels_for_unavailable_models", False, "label a version not yet loaded"
+        ),
         Flag("force_allow_any_version_labels_for_unavailable_models", False, "label any version"),
         Flag("model_config_file", "", "ModelServerConfig, text format: several models"),
         Flag("model_config_file_poll_wait_seconds", 0, "re-read it that often; 0: never"),
@@ -62,7 +64,11 @@ def flag_table() -> tuple[Flag, ...]:
         Flag("max_num_load_retries", 5, "attempts at loading a version after the first failed"),
         Flag("load_retry_interval_micros", 60_000_000, "time between such attempts"),
         Flag("file_system_poll_wait_seconds", 1, "look for new versions that often; 0: once"),
-        Flag("flush_filesystem_caches", True, "drop a version's files from the page cache once loaded"),
+        Flag(
+            "flush_filesystem_caches",
+            True,
+            "drop a version's files from the page cache once loaded",
+        ),
         Flag("tensorflow_session_parallelism", 0, "sets both of the next two"),
         Flag("tensorflow_intra_op_parallelism", 0, "threads inside one operation; 0: automatic"),
         Flag("tensorflow_inter_op_parallelism", 0, "operations run at once; 0: automatic"),

@@ -11,7 +11,7 @@ from tensorflow_serving.apis import (
     model_management_pb2,
 )
 
-from tuner.modelserver.predict import find
+from tuner.modelserver.inference import find
 from tuner.modelserver.protos import HealthCheckRequest, HealthCheckResponse
 from tuner.modelserver.repository import Repository
 from tuner.modelserver.status import Code, ServingError, invalid_argument
@@ -59,7 +59,9 @@ class ModelService:
         if not request.HasField("model_spec"):
             raise invalid_argument("Missing ModelSpec")
         if not request.metadata_field:
-            raise invalid_argument("GetModelMetadataRequest must specify at least one metadata_field")
+            raise invalid_argument(
+                "GetModelMetadataRequest must specify at least one metadata_field"
+            )
         for field in request.metadata_field:
             if field != "signature_def":
                 raise invalid_argument(f"Metadata field {field} is not supported")
@@ -109,5 +111,3 @@ class HealthService:
         """
         known = HealthCheckRequest.FromString(body).service in self._services
         yield HealthCheckResponse(status=SERVING if known else SERVICE_UNKNOWN).SerializeToString()
-
-

@@ -91,9 +91,7 @@ class Repository:
             latest = self._latest.get(name)
             if latest is not None:
                 return latest
-            raise ServingError(
-                Code.NOT_FOUND, f"Servable not found for request: Latest({name})"
-            )
+            raise ServingError(Code.NOT_FOUND, f"Servable not found for request: Latest({name})")
         model = self._models.get(name)
         if label:
             if model is None or label not in model.labels:

@@ -113,7 +113,11 @@ def _init_op(meta_graph: meta_graph_pb2.MetaGraphDef) -> str:
     if _INIT_SIGNATURE in meta_graph.signature_def:
         return meta_graph.signature_def[_INIT_SIGNATURE].outputs[_INIT_SIGNATURE].name
     for key in ("saved_model_main_op", "legacy_init_op"):
-        names = meta_graph.collection_def[key].node_list.value if key in meta_graph.collection_def else ()
+        names = (
+            meta_graph.collection_def[key].node_list.value
+            if key in meta_graph.collection_def
+            else ()
+        )
         if names:
             return names[0]
     return ""

@@ -14,14 +14,18 @@ import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2, rewriter_config_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from tuner.modelserver import grpc_server
+from tuner.modelserver import grpc_server, rest
 from tuner.modelserver.batching import read_options
+from tuner.modelserver.cache import ResponseCache
 from tuner.modelserver.executor import ExecutionSettings, Servable
 from tuner.modelserver.flags import schedulable_cpus
+from tuner.modelserver.inference import Api, Inference
+from tuner.modelserver.metrics import Metrics
 from tuner.modelserver.model_service import HealthService, ModelService
-from tuner.modelserver.predict import Predictor
-from tuner.modelserver.protos import SSLConfig, read_text_proto
+from tuner.modelserver.protos import MonitoringConfig, SSLConfig, read_text_proto
 from tuner.modelserver.repository import Repository, RetryPolicy, single_model_config
+from tuner.modelserver.status import ServingError
+from tuner.modelserver.warmup import warm_up
 
 _LOG = logging.getLogger(__name__)
 _PREDICTION = "tensorflow.serving.PredictionService"
@@ -41,6 +45,14 @@ class Server:
         self._options = options
         if options.xla_cpu_compilation_enabled:
             _enable_xla()
+        monitoring = MonitoringConfig()
+        if options.monitoring_config_file:
+            read_text_proto(options.monitoring_config_file, monitoring)
+        prometheus = monitoring.prometheus_config
+        self._metrics_path = (
+            (prometheus.path or rest.PROMETHEUS_PATH) if prometheus.enable else None
+        )
+        self._metrics = Metrics() if prometheus.enable else None
         self._settings = ExecutionSettings(
             config=session_config(options),
             tags=tuple(filter(None, options.saved_model_tags.split(","))),
@@ -48,6 +60,15 @@ class Server:
             if options.enable_batching
             else None,
             per_model_batching=options.enable_per_model_batching_parameters,
+            metrics=self._metrics,
+        )
+        self._inference = Inference(
+            as_content=options.enable_serialization_as_tensor_content,
+            check_method_name=options.enable_signature_method_name_check,
+            metrics=self._metrics,
+        )
+        self._cache = (
+            ResponseCache(options.response_cache_bytes) if options.response_cache_bytes else None
         )
         self.repository = Repository(
             self._load,
@@ -55,18 +76,31 @@ class Server:
                 options.max_num_load_retries, options.load_retry_interval_micros / 1e6
             ),
             load_threads=options.num_load_threads or schedulable_cpus(),
+            unavailable_labels=options.allow_version_labels_for_unavailable_models
+            or options.force_allow_any_version_labels_for_unavailable_models,
         )
         self._grpc: grpc.Server | None = None
+        self._rest: rest.RestServer | None = None
         self._ended = threading.Event()
 
     def start(self) -> None:
-        """Load and warm the models, then open the ports."""
+        """Load and warm the models, then open the ports.
+
+        Raises:
+            ServingError: the models cannot be served.
+            OSError: a port is taken.
+        """
         options = self._options
         self.repository.apply(self._model_config())
         self.repository.wait_until_served(options.file_system_poll_wait_seconds or 1)
         if options.file_system_poll_wait_seconds > 0:
             self.repository.poll_every(options.file_system_poll_wait_seconds)
-        self._start_grpc()
+        if options.model_config_file and options.model_config_file_poll_wait_seconds > 0:
+            threading.Thread(target=self._poll_config, name="config-poller", daemon=True).start()
+        models = ModelService(self.repository)
+        if options.rest_api_port:
+            self._start_rest(models)
+        self._start_grpc(models)
 
     def stop(self, *_: int | FrameType | None) -> None:
         """Take no new requests, let those in flight end, then return from ``wait``."""
@@ -75,13 +109,21 @@ class Server:
     def wait(self) -> None:
         """Serve until ``stop``."""
         self._ended.wait()
-        self.repository.stop()
+        if self._rest is not None:
+            self._rest.stop()
         if self._grpc is not None:
             self._grpc.stop(_GRACE_S).wait()
+        self.repository.stop()
 
     def _load(self, name: str, version: int, path: Path) -> Servable:
+        options = self._options
         servable = Servable(name, version, path, self._settings)
+        if options.enable_model_warmup:
+            iterations = options.num_request_iterations_for_warmup
+            warm_up(servable, path, self._inference, iterations)
         servable.first_inference()
+        if options.flush_filesystem_caches:
+            _drop_from_page_cache(path)
         return servable
 
     def _model_config(self) -> model_server_config_pb2.ModelServerConfig:
@@ -91,14 +133,42 @@ class Server:
             return read_text_proto(options.model_config_file, config)
         return single_model_config(options.model_name, options.model_base_path)
 
-    def _start_grpc(self) -> None:
+    def _poll_config(self) -> None:
+        known = self._model_config()
+        while not self._ended.wait(self._options.model_config_file_poll_wait_seconds):
+            try:
+                found = self._model_config()
+                if found != known:
+                    self.repository.apply(found)
+                    known = found
+            except ServingError as error:
+                _LOG.error("Re-reading the model config file: %s", error.message)
+
+    def _start_rest(self, models: ModelService) -> None:
         options = self._options
-        predictor = Predictor(
-            self.repository, as_content=options.enable_serialization_as_tensor_content
+        app = rest.RestApi(
+            Api(self.repository, self._inference, "REST", self._metrics, self._cache),
+            self._inference,
+            models,
+            metrics=self._metrics,
+            metrics_path=self._metrics_path,
+            timeout_s=options.rest_api_timeout_in_ms / 1e3,
+            threads=options.rest_api_num_threads,
         )
-        models = ModelService(self.repository)
+        self._rest = rest.RestServer(
+            app, options.bind_address, options.rest_api_port, options.rest_api_num_threads
+        )
+        self._rest.start()
+        _LOG.info("Exporting HTTP/REST API at:%s:%d", options.bind_address, options.rest_api_port)
+
+    def _start_grpc(self, models: ModelService) -> None:
+        options = self._options
+        api = Api(self.repository, self._inference, "GRPC", self._metrics, self._cache)
         methods: dict[str, grpc_server.Method] = {
-            f"/{_PREDICTION}/Predict": predictor.predict,
+            f"/{_PREDICTION}/Predict": api.predict,
+            f"/{_PREDICTION}/Classify": api.classify,
+            f"/{_PREDICTION}/Regress": api.regress,
+            f"/{_PREDICTION}/MultiInference": api.multi_inference,
             f"/{_PREDICTION}/GetModelMetadata": models.metadata,
             f"/{_MODEL}/GetModelStatus": models.status,
             f"/{_MODEL}/HandleReloadConfigRequest": models.reload,
@@ -140,6 +210,16 @@ def session_config(options: SimpleNamespace) -> config_pb2.ConfigProto:
         level = config_pb2.OptimizerOptions.ON_1
         config.graph_options.optimizer_options.global_jit_level = level
     return config
+
+
+def _drop_from_page_cache(path: Path) -> None:
+    for file in path.rglob("*"):
+        if file.is_file():
+            descriptor = os.open(file, os.O_RDONLY)
+            try:
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(descriptor)
 
 
 def _enable_xla() -> None:

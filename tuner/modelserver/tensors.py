@@ -14,10 +14,23 @@ from tuner.modelserver.status import invalid_argument
 
 _NUMERIC = {
     getattr(types_pb2, name): np.dtype(tf.dtypes.as_dtype(getattr(types_pb2, name)).as_numpy_dtype)
-    for name in (
-        "DT_FLOAT DT_DOUBLE DT_INT32 DT_UINT8 DT_INT16 DT_INT8 DT_INT64 DT_BOOL DT_UINT16 "
-        "DT_UINT32 DT_UINT64 DT_HALF DT_BFLOAT16 DT_COMPLEX64 DT_COMPLEX128"
-    ).split()
+    for name in [
+        "DT_FLOAT",
+        "DT_DOUBLE",
+        "DT_INT32",
+        "DT_UINT8",
+        "DT_INT16",
+        "DT_INT8",
+        "DT_INT64",
+        "DT_BOOL",
+        "DT_UINT16",
+        "DT_UINT32",
+        "DT_UINT64",
+        "DT_HALF",
+        "DT_BFLOAT16",
+        "DT_COMPLEX64",
+        "DT_COMPLEX128",
+    ]
 }
 _ENUM = {dtype: enum for enum, dtype in _NUMERIC.items()}
 _RAW_FIELD = {np.dtype(np.float32): 5, np.dtype(np.float64): 6}
@@ -94,7 +107,9 @@ def encode_predict_response(
             continue
         parts.append(_output_head(name, dtype, array.shape, field))
         if array.size:
-            parts.append(np.ascontiguousarray(array).data.cast("B") if array.ndim else array.tobytes())
+            parts.append(
+                np.ascontiguousarray(array).data.cast("B") if array.ndim else array.tobytes()
+            )
     parts.append(model_spec)
     return b"".join(parts)
 
@@ -128,7 +143,8 @@ def tensor_proto(array: np.ndarray) -> tensor_pb2.TensorProto:
     if array.dtype == object or array.dtype.kind in "SU":
         proto.dtype = types_pb2.DT_STRING
         proto.string_val.extend(
-            item if isinstance(item, bytes) else str(item).encode() for item in array.ravel().tolist()
+            item if isinstance(item, bytes) else str(item).encode()
+            for item in array.ravel().tolist()
         )
     else:
         proto.dtype = _ENUM[array.dtype]
