@@ -204,6 +204,12 @@ class Space:
     """Partial configurations that are not valid: all named values together."""
     settings: Settings = Settings()
     file: str | None = field(default=None, compare=False)
+    places: Mapping[str, Where] = field(default_factory=dict, compare=False)
+    """Where the file says what: ``fixed.<knob>``, ``factors.<name>`` and the settings' keys."""
+
+    def place(self, key: str) -> Where:
+        """Where the file says ``key``; without a file, just the key."""
+        return self.places.get(key, Where(self.file, None, key))
 
     def parameter(self, name: str) -> Parameter:
         for parameter in self.parameters:

@@ -216,7 +216,16 @@ def parse(text: str, *, file: str = "<text>", default_name: str = "space") -> Sp
         exclude=_exclude(top.get("exclude"), parameters),
         settings=_settings(top),
         file=file,
+        places=_places(top),
     )
+
+
+def _places(top: Mapping[str, Node]) -> dict[str, Where]:
+    places = {key: node.where for key, node in top.items()}
+    for group in ("fixed", "factors"):
+        if group in top:
+            places |= {child.key: child.where for child in top[group].mapping().values()}
+    return places
 
 
 def _compose(text: str, file: str) -> yaml.Node:
@@ -443,7 +452,7 @@ def _zipf(node: Node) -> str:
 _SETTINGS = {
     "model": Node.text,
     "requests": Node.text,
-    "deployer": lambda node: node.one_of(("embedded", "binary", "docker")),
+    "deployer": lambda node: node.one_of(("embedded", "binary", "docker", "fake")),
     "load": _load_level,
     "pattern": lambda node: node.one_of(PATTERNS),
     "popularity": _zipf,

@@ -23,7 +23,8 @@ class Progress:
         self._bar: tqdm | None = None
         self._best: list[float | None] = []
         self._space: Space | None = None
-        self._started = 0.0
+        self._started = self._begun = 0.0
+        self._total = self._done = self._earlier = 0
 
     def __enter__(self) -> Progress:
         return self
@@ -51,8 +52,11 @@ class Progress:
         if earlier:
             self.note(f"going on after {earlier} finished trials")
         per_arm = self._trials if self._trials is not None else space.size
+        self._total, self._done, self._earlier = per_arm * len(arms), earlier, earlier
+        self._begun = time.monotonic()
         self._bar = tqdm(
-            total=per_arm * len(arms), initial=earlier, unit="trial", disable=self._quiet,
+            total=self._total, initial=earlier, unit="trial",
+            disable=self._quiet or not sys.stderr.isatty(),
             file=sys.stderr, dynamic_ncols=True, leave=False,
             bar_format="{n_fmt}/{total_fmt} |{bar:20}| {elapsed} < {remaining} {postfix}",
         )
@@ -80,12 +84,21 @@ class Progress:
         best = ", ".join(_format.metric(n, v) for n, v in zip(names, self._best))
         where = f" @{_format.configuration(levels)}" if levels else ""
         if not self._quiet:
-            self._bar.write(
-                f"trial {record.number:>3}{where}  {last}  | best {best} | {took:.1f} s | "
+            self._done += 1
+            total = f"/{self._total}" if self._total else ""
+            tqdm.write(
+                f"[{self._done}{total}] trial {record.number}{where}: {last} | best {best} | "
+                f"{took:.1f} s, {self._left()} left | "
                 f"{_format.configuration(record.configuration)}",
                 file=sys.stderr,
             )
         self._bar.update()
+
+    def _left(self) -> str:
+        """Time left at the pace of this run's trials so far."""
+        here = self._done - self._earlier
+        pace = (time.monotonic() - self._begun) / here
+        return _format.seconds(pace * max(self._total - self._done, 0))
 
     def _learn(self, record: TrialRecord) -> None:
         if not record.feasible or record.values is None or self._space is None:

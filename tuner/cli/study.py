@@ -42,7 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="length of each measured window (sets both of its bounds)")
     add("--precision", type=_format.positive_float, metavar="SHARE",
         help="end a window early once the p99's 95 %% interval is this narrow (default: 0.1)")
-    add("--deployer", choices=("embedded", "binary", "docker"), help="how the server is run")
+    add("--deployer", choices=("embedded", "binary", "docker", "fake"),
+        help="how the server is run; fake answers at once and measures the tuner itself")
     add("--server-binary", metavar="FILE", help="tensorflow_model_server (--deployer binary)")
     add("--image", metavar="NAME", help="image with TF Serving's entry point (--deployer docker)")
     add("--energy", metavar="SOURCE", help="demand an energy source (see `tuner doctor`)")

@@ -54,10 +54,10 @@ def _named(space: Space) -> Iterable[tuple[str, tuple[Scalar, ...], Where]]:
     for parameter in space.parameters:
         yield parameter.name, _extremes(parameter), parameter.where
     for name, value in space.fixed.items():
-        yield name, (value,), Where(space.file, _line_of(space.file, name), f"fixed.{name}")
+        yield name, (value,), space.place(f"fixed.{name}")
     for name, levels in space.factors.items():
         if name != "load":
-            yield name, levels, Where(space.file, _line_of(space.file, name), f"factors.{name}")
+            yield name, levels, space.place(f"factors.{name}")
 
 
 def _extremes(parameter: Parameter) -> tuple[Scalar, ...]:
@@ -95,16 +95,3 @@ def _check_threads(space: Space) -> None:
 def _unavailable(where: Where, message: str) -> UnavailableError:
     return UnavailableError(str(where.error(message)))
 
-
-def _line_of(file: str | None, name: str) -> int | None:
-    """Line of the first mapping key ``name``: what is fixed carries no place of its own."""
-    from tuner.errors import SpaceError
-    from tuner.space_file import find
-
-    if file is None:
-        return None
-    try:
-        lines = find(file).read_text(encoding="utf-8").splitlines()
-    except (OSError, SpaceError):
-        return None
-    return next((i for i, line in enumerate(lines, 1) if line.strip().startswith(f"{name}:")), None)

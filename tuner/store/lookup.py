@@ -8,6 +8,7 @@ from typing import Any
 import optuna
 
 from tuner.errors import StudyError
+from tuner.measurement import METRICS
 from tuner.space import Space
 from tuner.store.database import Store
 from tuner.store.record import TrialRecord
@@ -89,7 +90,7 @@ def table_of(store: Store) -> Any:
 
     records = [r for r in store.records() if r.is_finished]
     names = [p["name"] for p in store.space_description.get("parameters", [])]
-    metrics = sorted({m for r in records for m in r.metrics})
+    metrics = list(dict.fromkeys([*METRICS, *(m for r in records for m in r.metrics)]))
     rows = []
     for record in records:
         interval: Sequence[float | None] = (
