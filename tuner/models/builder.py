@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tuner.models.process import end_with_caller
+
 VERSION = 1
 
 
@@ -66,4 +68,5 @@ def main(name: str, folder: Path, cache: Path) -> None:
 
 
 if __name__ == "__main__":
+    end_with_caller()
     main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

@@ -11,6 +11,8 @@ import math
 import sys
 from typing import Any
 
+from tuner.models.process import end_with_caller
+
 
 def count(folder: str, signature: str = "serving_default") -> dict[str, int | None]:
     """``parameters`` and ``flops_per_inference`` (one row) of a SavedModel's signature.
@@ -50,4 +52,5 @@ def _flops(tf: Any, function: Any) -> int | None:
 
 
 if __name__ == "__main__":
+    end_with_caller()
     print(json.dumps(count(sys.argv[1])))

@@ -28,9 +28,10 @@ def check(file: Path, inputs: Mapping[str, TensorSpec]) -> int:
     """
     wanted = ", ".join(f"{name}={spec}" for name, spec in inputs.items())
     try:
-        with np.load(file, allow_pickle=False) as stored:
-            if not isinstance(stored, np.lib.npyio.NpzFile):
-                raise ModelError(f"{file}: a single array; write np.savez(file, {wanted})")
+        stored = np.load(file, allow_pickle=False)
+        if not isinstance(stored, np.lib.npyio.NpzFile):
+            raise ModelError(f"{file}: a single array; write np.savez(file, {wanted})")
+        with stored:
             arrays = {name: stored[name] for name in stored.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ModelError(f"{file}: not an .npz file of plain arrays ({error})") from None

@@ -1,0 +1,97 @@
+"""SavedModels of the user's own: read, laid out for serving, or refused with what is wrong."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tuner import models
+from tuner.errors import ModelError
+from tuner.models import TensorSpec
+
+
+def test_a_savedmodel_folder_is_served_as_version_one(own_models: Path, cache: Path) -> None:
+    record = models.resolve(own_models / "plain", cache=cache)
+    assert (record.path / "1" / "saved_model.pb").is_file()
+    assert (record.name, record.version, record.workload) == ("plain", 1, None)
+    assert record.inputs == {
+        "n": TensorSpec("int32", (None, 1)),
+        "x": TensorSpec("float32", (None, 3)),
+    }
+    assert list(record.outputs) == ["total"]
+    assert (record.parameters, record.input_bytes, record.any_batch) == (3, 16, True)
+    assert record.flops_per_inference is not None and record.flops_per_inference >= 6
+
+
+def test_of_numbered_versions_the_highest_counts(
+    own_models: Path, cache: Path, monkeypatch
+) -> None:
+    counts = '{"parameters": 3, "flops_per_inference": 6}'
+    loaded = []
+    monkeypatch.setattr(
+        "tuner.models.store.run_program", lambda *program: loaded.append(program) or counts
+    )
+    record = models.resolve(str(own_models / "numbered"), cache=cache)
+    assert (record.path, record.version) == (own_models / "numbered", 12)
+    assert loaded == [("tuner.models.cost", str(own_models / "numbered" / "12"))]
+
+
+def test_a_known_folder_is_not_loaded_again(own_models: Path, cache: Path, monkeypatch) -> None:
+    record = models.resolve(own_models / "plain", cache=cache)
+    monkeypatch.setattr("tuner.models.store.run_program", None)
+    assert models.resolve(own_models / "plain", cache=cache) == record
+
+
+def test_neither_name_nor_folder(tmp_path: Path) -> None:
+    with pytest.raises(
+        ModelError, match="no/where: neither a SavedModel folder nor a model's name"
+    ):
+        models.resolve("no/where", cache=tmp_path)
+    with pytest.raises(ModelError, match="no model named 'nowhere'.* own is given by its folder"):
+        models.resolve("nowhere", cache=tmp_path)
+
+
+def test_a_folder_without_a_model_says_what_it_should_hold(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="neither saved_model.pb nor folders named by version"):
+        models.resolve(tmp_path, cache=tmp_path / "cache")
+
+
+def test_a_keras_file_is_answered_with_the_way_to_export_it(tmp_path: Path) -> None:
+    (tmp_path / "net.keras").touch()
+    with pytest.raises(ModelError, match=r"a file, not a SavedModel.*\.export\(folder\)"):
+        models.resolve(tmp_path / "net.keras", cache=tmp_path / "cache")
+
+
+def test_a_file_cut_short_is_called_damaged(own_models: Path, tmp_path: Path) -> None:
+    shutil.copytree(own_models / "plain", tmp_path / "cut")
+    file = tmp_path / "cut" / "saved_model.pb"
+    file.write_bytes(file.read_bytes()[:-7])
+    with pytest.raises(ModelError, match="saved_model.pb: not a SavedModel.*cut short"):
+        models.resolve(tmp_path / "cut", cache=tmp_path / "cache")
+
+
+def test_an_empty_file_has_no_graph_to_serve(tmp_path: Path) -> None:
+    (tmp_path / "saved_model.pb").touch()
+    with pytest.raises(ModelError, match="no graph tagged 'serve'"):
+        models.resolve(tmp_path, cache=tmp_path / "cache")
+
+
+def test_without_serving_default_the_signatures_there_are_named(
+    own_models: Path, cache: Path
+) -> None:
+    with pytest.raises(ModelError, match=r"no signature 'serving_default'.*it has score"):
+        models.resolve(own_models / "unsigned", cache=cache)
+
+
+def test_what_tensorflow_cannot_load_is_refused_before_a_study(
+    own_models: Path, cache: Path
+) -> None:
+    with pytest.raises(ModelError, match="unloadable: TensorFlow cannot load it: .+"):
+        models.resolve(own_models / "unloadable", cache=cache)
+
+
+def test_a_record_survives_json(own_models: Path, cache: Path) -> None:
+    record = models.resolve(own_models / "plain", cache=cache)
+    assert models.ModelRecord.from_json(record.to_json()) == record
