@@ -42,6 +42,7 @@ class Transport(Protocol):
     async def metadata(self) -> bytes | None:
         """What the server says of the first model's signatures, ``None`` if it does not say."""
 
+
 def read_bodies(path: str, lengths: list[int]) -> list[bytes]:
     """The serialised requests of a payload file."""
     with open(path, "rb") as file:
@@ -64,7 +65,9 @@ class Client:
         self.recorder = Recorder(Path(job["records"]), job["capacity"])
         self.index, self.processes = job["index"], job["processes"]
         self.models = job["model_count"]
-        self.arrivals = [read_array(job.get(k), "d") for k in ("warmup_arrivals", "window_arrivals")]
+        self.arrivals = [
+            read_array(job.get(k), "d") for k in ("warmup_arrivals", "window_arrivals")
+        ]
         self.orders = [read_array(job[k], "i") for k in ("warmup_order", "window_order")]
         self.start_at = self.open_at = self.close_at = math.inf
         self.window = 0

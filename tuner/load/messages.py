@@ -37,7 +37,11 @@ _MESSAGES: dict[str, list[tuple[int, str, str]]] = {
         (8, "string_val", "repeated bytes"),
     ],
     "Int64Value": [(1, "value", "int64")],
-    "ModelSpec": [(1, "name", "string"), (2, "version", "Int64Value"), (3, "signature_name", "string")],
+    "ModelSpec": [
+        (1, "name", "string"),
+        (2, "version", "Int64Value"),
+        (3, "signature_name", "string"),
+    ],
     "PredictRequest": [
         (1, "model_spec", "ModelSpec"),
         (2, "inputs", "map TensorProto"),
@@ -56,7 +60,10 @@ _MESSAGES: dict[str, list[tuple[int, str, str]]] = {
     ],
     "SignatureDefMap": [(1, "signature_def", "map SignatureDef")],
     "Any": [(1, "type_url", "string"), (2, "value", "bytes")],
-    "GetModelMetadataRequest": [(1, "model_spec", "ModelSpec"), (2, "metadata_field", "repeated string")],
+    "GetModelMetadataRequest": [
+        (1, "model_spec", "ModelSpec"),
+        (2, "metadata_field", "repeated string"),
+    ],
     "GetModelMetadataResponse": [(1, "model_spec", "ModelSpec"), (2, "metadata", "map Any")],
 }
 
@@ -75,7 +82,10 @@ def _build() -> dict[str, Any]:
             if repeated == "map":
                 entry = message.nested_type.add(name=name.title().replace("_", "") + "Entry")
                 entry.options.map_entry = True
-                for entry_number, entry_name, entry_kind in ((1, "key", "string"), (2, "value", base)):
+                for entry_number, entry_name, entry_kind in (
+                    (1, "key", "string"),
+                    (2, "value", base),
+                ):
                     part = entry.field.add(
                         name=entry_name, number=entry_number, label=_Field.LABEL_OPTIONAL
                     )

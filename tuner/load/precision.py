@@ -56,7 +56,9 @@ def inflation(below: np.ndarray, q: float) -> float:
     return worst
 
 
-def percentile_interval(latencies: np.ndarray, q: float, confidence: float = CONFIDENCE) -> Interval:
+def percentile_interval(
+    latencies: np.ndarray, q: float, confidence: float = CONFIDENCE
+) -> Interval:
     """The interval of the q-quantile of latencies given in order of sending.
 
     Args:

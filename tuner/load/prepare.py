@@ -96,7 +96,9 @@ def prepare(plan: StagePlan, folder: Path) -> Prepared:
     streams = [np.random.default_rng(s) for s in np.random.SeedSequence(plan.seed).spawn(5)]
     rows = len(next(iter(arrays.values())))
     row_blocks = requests.blocks(rows, plan.rows_per_request, streams[0])
-    payload = requests.write_payload(folder / "payload", _bodies(plan, arrays, row_blocks), row_blocks)
+    payload = requests.write_payload(
+        folder / "payload", _bodies(plan, arrays, row_blocks), row_blocks
+    )
 
     closed = plan.pattern == "closed"
     if closed:
@@ -125,7 +127,10 @@ def prepare(plan: StagePlan, folder: Path) -> Prepared:
     job = _job(plan, payload) | {name: str(folder / name) for name in files}
     job["capacity"] = CLOSED_CAPACITY if closed else sum(lengths) // plan.processes + 2
     return Prepared(
-        jobs=[job | {"clients": _share(plan.clients, plan.processes, i)} for i in range(plan.processes)],
+        jobs=[
+            job | {"clients": _share(plan.clients, plan.processes, i)}
+            for i in range(plan.processes)
+        ],
         warmup_arrivals=warmup,
         window_arrivals=window,
         window_order=orders[1],

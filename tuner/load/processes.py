@@ -36,7 +36,9 @@ class ClientProcesses:
         TrialFailure: client_failed or no_answers, from ``wait_ready`` and ``read`` on.
     """
 
-    def __init__(self, jobs: list[dict[str, Any]], folder: Path, where: placement.Placement) -> None:
+    def __init__(
+        self, jobs: list[dict[str, Any]], folder: Path, where: placement.Placement
+    ) -> None:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._records: list[np.memmap[Any, Any]] = []
         self._headers: list[np.memmap[Any, Any]] = []
@@ -93,7 +95,9 @@ class ClientProcesses:
 
     def wait_ready(self) -> bytes | None:
         """Wait until every process is connected; gives the server's metadata, if it gave any."""
-        answers = [self._hear(i, time.monotonic() + READY_TIMEOUT_S) for i in range(len(self._processes))]
+        answers = [
+            self._hear(i, time.monotonic() + READY_TIMEOUT_S) for i in range(len(self._processes))
+        ]
         for answer in answers:
             if "failed" in answer:
                 raise TrialFailure("no_answers", answer["failed"])
@@ -103,7 +107,9 @@ class ClientProcesses:
     def reports(self) -> list[dict[str, Any]]:
         """End the load and gather what each process has to say."""
         self.command("quit")
-        return [self._hear(i, time.monotonic() + _END_TIMEOUT_S) for i in range(len(self._processes))]
+        return [
+            self._hear(i, time.monotonic() + _END_TIMEOUT_S) for i in range(len(self._processes))
+        ]
 
     def read(self) -> np.ndarray:
         """All records so far, in no particular order; dtype ``RECORD_DTYPE``."""
@@ -134,7 +140,9 @@ class ClientProcesses:
         process = self._processes[index]
         assert process.stdout is not None
         while b"\n" not in self._buffers[index]:
-            ready, _, _ = select.select([process.stdout], [], [], max(0.0, deadline_s - time.monotonic()))
+            ready, _, _ = select.select(
+                [process.stdout], [], [], max(0.0, deadline_s - time.monotonic())
+            )
             data = os.read(process.stdout.fileno(), 65536) if ready else b""
             if not data:
                 raise self._failed(index)

@@ -42,14 +42,18 @@ def read_requests(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:
-        raise ModelError(f"{path}: no such requests file; give an .npz with one array per input") from None
+        raise ModelError(
+            f"{path}: no such requests file; give an .npz with one array per input"
+        ) from None
     except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
         raise ModelError(f"{path}: not a readable .npz of plain arrays: {error}") from None
     if not arrays:
         raise ModelError(f"{path}: holds no array; one per input of the signature is needed")
     lengths = {name: a.shape[0] if a.ndim else None for name, a in arrays.items()}
     if None in lengths.values() or len(set(lengths.values())) != 1:
-        raise ModelError(f"{path}: arrays must have equally many rows along the first axis: {lengths}")
+        raise ModelError(
+            f"{path}: arrays must have equally many rows along the first axis: {lengths}"
+        )
     if 0 in lengths.values():
         raise ModelError(f"{path}: holds no rows")
     for name, array in arrays.items():
@@ -122,13 +126,13 @@ def zipf_exponent(popularity: str) -> float:
     """
     match = re.fullmatch(r"zipf:(\d+(?:\.\d+)?)", popularity)
     if not match:
-        raise UsageError(f"unknown popularity {popularity!r}; each_once, or zipf:S such as zipf:1.1")
+        raise UsageError(
+            f"unknown popularity {popularity!r}; each_once, or zipf:S such as zipf:1.1"
+        )
     return float(match[1])
 
 
-def grpc_bodies(
-    arrays: Mapping[str, np.ndarray], row_blocks: np.ndarray
-) -> Iterator[bytes]:
+def grpc_bodies(arrays: Mapping[str, np.ndarray], row_blocks: np.ndarray) -> Iterator[bytes]:
     """A ``PredictRequest`` without model for each block of rows, tensors as raw bytes."""
     for rows in row_blocks:
         request = messages.PredictRequest()

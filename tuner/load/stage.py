@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +13,7 @@ import numpy as np
 import psutil
 
 from tuner.errors import TrialFailure
-from tuner.load import doom, machine, metadata, placement, steady, summary
+from tuner.load import doom, machine, metadata, placement, scratch, steady, summary
 from tuner.load.arrivals import SCHEDULES
 from tuner.load.base import StageObserver, StagePlan
 from tuner.load.precision import percentile_interval
@@ -64,12 +63,12 @@ def run_stage(plan: StagePlan, observer: StageObserver | None = None) -> StageRe
         "popularity": plan.popularity,
         "connected": False,
     }
-    with tempfile.TemporaryDirectory(prefix="tuner-load-", dir=_memory_folder()) as folder:
-        prepared = prepare(plan, Path(folder))
+    with scratch.folder() as folder:
+        prepared = prepare(plan, folder)
         details["distinct_requests"] = len(prepared.payload.lengths)
         details["request_bytes_mean"] = float(prepared.payload.lengths.mean())
         where = placement.place(plan.processes)
-        with ClientProcesses(prepared.jobs, Path(folder), where) as clients:
+        with ClientProcesses(prepared.jobs, folder, where) as clients:
             details["client_placement"] = clients.placed
             run = _Run(plan, prepared, clients, observer or _Unobserved(), details)
             try:
@@ -285,11 +284,6 @@ def _disturbance(
         "steal": share.steal,
         "seconds": span / (os.cpu_count() or 1),
     }
-
-
-def _memory_folder() -> str | None:
-    """A folder in memory where there is one: files here are shared memory, never disk traffic."""
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 def _sleep_until(moment_s: float) -> None:

@@ -90,7 +90,9 @@ class Window:
         return dict(sorted(counts.items()))
 
 
-def select_window(records: np.ndarray, opened_s: float, closed_s: float, closed_loop: bool) -> Window:
+def select_window(
+    records: np.ndarray, opened_s: float, closed_s: float, closed_loop: bool
+) -> Window:
     """The requests that belong to a window: due in it, or completed in it for a closed loop."""
     clock = records["done"] if closed_loop else records["due"]
     inside = (clock >= opened_s) & (clock < closed_s)

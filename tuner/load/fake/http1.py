@@ -19,8 +19,12 @@ _PREDICT = re.compile(rb"POST /v1/models/[^ /:]+(?:/(?:versions|labels)/[^ /:]+)
 
 def response(code: bytes, body: bytes) -> bytes:
     return (
-        b"HTTP/1.1 " + code + b"\r\nContent-Type: application/json\r\nContent-Length: "
-        + str(len(body)).encode() + b"\r\n\r\n" + body
+        b"HTTP/1.1 "
+        + code
+        + b"\r\nContent-Type: application/json\r\nContent-Length: "
+        + str(len(body)).encode()
+        + b"\r\n\r\n"
+        + body
     )
 
 

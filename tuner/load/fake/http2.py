@@ -156,10 +156,10 @@ class GrpcProtocol(asyncio.Protocol):
     def _fail(self, stream: int, status: int, message: bytes) -> None:
         if self._open.pop(stream, None) is None:
             return
-        trailers = _literal(b"grpc-status", str(status).encode()) + _literal(b"grpc-message", message)
-        self._write(
-            frame(HEADERS, END_HEADERS | END_STREAM, stream, _RESPONSE_HEADERS + trailers)
+        trailers = _literal(b"grpc-status", str(status).encode()) + _literal(
+            b"grpc-message", message
         )
+        self._write(frame(HEADERS, END_HEADERS | END_STREAM, stream, _RESPONSE_HEADERS + trailers))
 
     def _write(self, data: bytes) -> None:
         self._out.append(data)

@@ -1,0 +1,137 @@
+"""The statistics that decide how long to measure, on series whose truth is known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from tuner.load import doom, steady
+from tuner.load.precision import inflation, percentile_interval
+
+RNG_SEED = 11
+
+
+def test_mser5_cuts_a_transient_and_keeps_the_rest() -> None:
+    rng = np.random.default_rng(RNG_SEED)
+    transient = 20 * np.exp(-np.arange(500) / 25)
+    cut = steady.mser5(5 + rng.exponential(1.0, 500) + transient)
+    assert cut is not None
+    assert 30 <= cut <= 150
+
+
+def test_a_series_without_transient_is_steady_at_once() -> None:
+    rng = np.random.default_rng(RNG_SEED)
+    steady_share = np.mean([steady.is_steady(rng.exponential(1.0, 200)) for _ in range(200)])
+    assert steady_share > 0.85
+
+
+def test_a_series_that_still_falls_is_not_steady() -> None:
+    rng = np.random.default_rng(RNG_SEED)
+    falling = [
+        steady.is_steady(np.linspace(50, 5, 200) + rng.exponential(1.0, 200)) for _ in range(100)
+    ]
+    assert np.mean(falling) < 0.05
+
+
+def test_too_short_a_series_is_not_steady() -> None:
+    assert steady.mser5(np.ones(49)) is None
+    assert not steady.is_steady(np.ones(49))
+
+
+def test_the_interval_of_independent_latencies_holds_the_true_p99_in_95_percent() -> None:
+    rng = np.random.default_rng(RNG_SEED)
+    truth = -math.log(0.01)
+    hits = 0
+    for _ in range(400):
+        interval = percentile_interval(rng.exponential(1.0, 2000), 0.99)
+        hits += interval.low <= truth <= interval.high
+    assert 0.93 <= hits / 400 <= 1.0
+
+
+def test_the_interval_of_clustered_latencies_holds_the_true_p99_as_often() -> None:
+    """Latencies in runs of 20: independent-sample intervals would cover far less."""
+    rng = np.random.default_rng(RNG_SEED)
+    truth = -math.log(0.01)
+    honest = naive = 0
+    for _ in range(300):
+        series = np.repeat(rng.exponential(1.0, 300), 20)
+        interval = percentile_interval(series, 0.99)
+        honest += interval.low <= truth <= interval.high
+        shuffled = percentile_interval(rng.permutation(series), 0.99)
+        naive += shuffled.low <= truth <= shuffled.high
+    assert honest / 300 >= 0.88
+    assert naive < honest - 60
+
+
+def test_too_few_samples_have_no_upper_bound_and_say_so() -> None:
+    rng = np.random.default_rng(RNG_SEED)
+    few = percentile_interval(rng.exponential(1.0, 300), 0.99)
+    assert few.high == math.inf
+    assert few.relative_half_width == math.inf
+    assert percentile_interval(rng.exponential(1.0, 1000), 0.99).high < math.inf
+
+
+def test_the_interval_narrows_with_the_sample() -> None:
+    rng = np.random.default_rng(RNG_SEED)
+    widths = [
+        percentile_interval(rng.exponential(1.0, n), 0.99).relative_half_width
+        for n in (1000, 10_000, 100_000)
+    ]
+    assert widths[0] > widths[1] > widths[2]
+
+
+def test_inflation_is_near_one_for_independent_and_the_run_length_for_runs() -> None:
+    rng = np.random.default_rng(RNG_SEED)
+    independent = [inflation((rng.random(6000) < 0.9).astype(float), 0.9) for _ in range(50)]
+    runs = [inflation(np.repeat(rng.random(600) < 0.9, 10).astype(float), 0.9) for _ in range(50)]
+    assert np.mean(independent) < 1.6
+    assert 7 < np.mean(runs) < 16
+
+
+def queue(rate: float, capacity: float, seconds: float, seed: int) -> doom.Backlog:
+    """A single server with exponential service, looked at ten times a second."""
+    rng = np.random.default_rng(seed)
+    arrived = np.cumsum(rng.exponential(1 / rate, int(rate * seconds * 1.5)))
+    service = rng.exponential(1 / capacity, len(arrived))
+    done = np.empty(len(arrived))
+    free = 0.0
+    for i, (at, need) in enumerate(zip(arrived, service, strict=True)):
+        free = max(free, at) + need
+        done[i] = free
+    backlog = doom.Backlog(cycle_s=1.0)
+    for now in np.arange(0.1, seconds, 0.1):
+        backlog.look(now, int(np.sum(arrived <= now)), int(np.sum(done <= now)))
+        if backlog.overload():
+            break
+    return backlog
+
+
+def test_a_queue_without_bound_is_overload_within_seconds() -> None:
+    found = [queue(150, 100, 8.0, seed).overload() for seed in range(20)]
+    assert all(found)
+    assert "requests/s arrived and" in str(found[0])
+
+
+@pytest.mark.parametrize("load", [0.6, 0.9])
+def test_a_busy_server_that_keeps_up_is_never_overloaded(load: float) -> None:
+    assert not any(queue(100 * load, 100, 12.0, seed).overload() for seed in range(60))
+
+
+def test_a_burst_that_drains_is_not_overload() -> None:
+    """Half a second of 400/s and half a second of nothing, at a capacity of 250/s."""
+    backlog = doom.Backlog(cycle_s=1.0)
+    for now in np.arange(0.05, 8.0, 0.05):
+        cycle, into = divmod(now, 1.0)
+        due = cycle * 200 + min(into, 0.5) * 400
+        done = cycle * 200 + min(into * 250, 200)
+        backlog.look(now, int(due), int(done))
+        assert backlog.overload() is None
+
+
+def test_one_failed_request_is_not_too_many_errors() -> None:
+    assert doom.too_many_errors(40, 1, 0.01) is None
+    assert doom.too_many_errors(1000, 10, 0.01) is None
+    assert "9 of 40" in str(doom.too_many_errors(40, 9, 0.01))
+    assert doom.too_many_errors(10, 10, 0.01) is None
