@@ -11,9 +11,9 @@ import os
 import shutil
 import subprocess
 import sys
-from xml.etree import ElementTree
 from functools import cache
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 

@@ -129,6 +129,15 @@ def test_the_fake_plays_its_script():
 
 def test_the_baseline_of_a_constant_source_is_its_power():
     assert measure_idle(FakeMeter([12.0]), 0.05) == pytest.approx(12.0)
+
+
+def test_the_baseline_leaves_the_callers_own_work_out():
+    meter = FakeMeter([12.0], client_share=0.25)
+    assert measure_idle(meter, 0.05, pids=[7]) == pytest.approx(9.0)
+    assert meter.windows == [((), (7,))]
+
+
+def test_a_baseline_needs_time():
     with pytest.raises(UsageError, match="more than 0 seconds"):
         measure_idle(FakeMeter(), 0)
 
