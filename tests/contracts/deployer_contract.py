@@ -134,10 +134,10 @@ class DeployerContract:
 
     def test_a_dead_server_is_noticed_at_once(self, deployer, model, tmp_path) -> None:
         with deployer.deploy(DeploymentRequest(model, {}, tmp_path)) as deployment:
-            os.kill(deployment.pids()[0], signal.SIGSEGV)
+            os.kill(deployment.pids()[0], signal.SIGKILL)
             noticed = wait_for(deployment.failure, 2.0)
-        assert noticed == ("crash", noticed[1])
-        assert "SIGSEGV" in noticed[1]
+        assert noticed is not None and noticed[0] == "crash"
+        assert "SIGKILL" in noticed[1]
 
     def test_outgrowing_the_memory_limit_is_told_as_such(self, deployer, model, tmp_path) -> None:
         request = DeploymentRequest(model, {"memory_limit_mb": self.too_small_mb}, tmp_path)
@@ -152,7 +152,7 @@ class DeployerContract:
         request = DeploymentRequest(broken, {}, tmp_path / "work", start_timeout_s=30)
         with pytest.raises(TrialFailure) as caught, deployer.deploy(request):
             pass
-        assert caught.value.reason == "start_failed"
+        assert caught.value.reason == "start_failed", str(caught.value)
         assert "broken" in caught.value.log_tail
 
     def test_no_server_outlives_a_killed_study(self, name, options, model, tmp_path) -> None:

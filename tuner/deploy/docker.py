@@ -29,7 +29,8 @@ IMAGE = "tensorflow/serving"
 OWNER = "tuner.owner"
 """Label of our containers: ``<pid>-<start time>`` of the study."""
 _PORT_ATTEMPTS = 4
-_PATIENCE_S = 5
+_PATIENCE_S = 2
+"""Short, since a first process without a handler, such as a shell, never hears SIGTERM."""
 
 
 def engine(url: str | None = None) -> Any:
