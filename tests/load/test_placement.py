@@ -27,7 +27,18 @@ def test_own_cores_from_four_on(
     client: tuple[int, ...],
     server: tuple[int, ...],
 ) -> None:
-    assert placement.place(processes, cores) == placement.Placement(client, server)
+    assert placement.place(processes, cores=cores) == placement.Placement(client, server)
+
+
+def test_asked_cores_are_given() -> None:
+    assert placement.place(1, [0], (0, 1)) == placement.Placement((0,), (1,))
+
+
+def test_urgency_ends_with_its_context() -> None:
+    before = os.sched_getscheduler(0)
+    with placement.urgent():
+        pass
+    assert os.sched_getscheduler(0) == before
 
 
 def test_a_process_is_placed_and_what_was_done_is_told() -> None:

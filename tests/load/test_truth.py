@@ -13,6 +13,9 @@ from tuner.load.scripted import Bimodal, Constant, Law, ScriptedServer, Stall
 from tuner.measurement import StageResult
 
 WINDOW_S = 3.0
+CROWDED = 0.8
+ATTEMPTS = 3
+"""Others' work on all cores delays the scripted server itself; its law holds when they pause."""
 
 
 def drive(law: Law, make_plan: Any, samples: Path, protocol: str = "grpc") -> StageResult:
@@ -25,7 +28,11 @@ def drive(law: Law, make_plan: Any, samples: Path, protocol: str = "grpc") -> St
             max_duration_s=WINDOW_S,
             samples_file=samples,
         )
-        return run_stage(plan)
+        for _ in range(ATTEMPTS):
+            result = run_stage(plan)
+            if result.details.get("machine_window", {}).get("busy", 0.0) < CROWDED:
+                break
+        return result
 
 
 def assert_true(result: StageResult, law_ms: np.ndarray) -> None:

@@ -22,33 +22,65 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     plan = StagePlan("", (), Path())
     add = parser.add_argument
     add("--target", required=True, metavar="HOST:PORT", help="the server; gRPC also unix:PATH")
-    add("--model", required=True, action="append", metavar="NAME",
-        help="model name; given several times, requests go to the names in turn")
+    add(
+        "--model",
+        required=True,
+        action="append",
+        metavar="NAME",
+        help="model name; given several times, requests go to the names in turn",
+    )
     add("--signature", default=plan.signature, metavar="NAME")
     add("--protocol", choices=("grpc", "rest"), default=plan.protocol)
-    add("--requests", required=True, type=Path, metavar="FILE.npz",
-        help="one array per input of the signature, rows along the first axis")
+    add(
+        "--requests",
+        required=True,
+        type=Path,
+        metavar="FILE.npz",
+        help="one array per input of the signature, rows along the first axis",
+    )
     add("--rows", type=int, default=1, metavar="N", help="rows of the file in each request (1)")
-    add("--popularity", default=plan.popularity, metavar="LAW",
-        help="each_once, or zipf:S for popularity ~ rank^-S (each_once)")
+    add(
+        "--popularity",
+        default=plan.popularity,
+        metavar="LAW",
+        help="each_once, or zipf:S for popularity ~ rank^-S (each_once)",
+    )
 
     load = parser.add_argument_group("load")
     add = load.add_argument
     add("--pattern", choices=PATTERNS, default=plan.pattern)
-    add("--rate", metavar="R", help="mean arrivals a second of an open loop; or light, medium, "
-        "high: 30, 60, 90 %% of the capacity that a closed loop finds first")
-    add("--clients", type=int, metavar="N",
-        help="concurrent clients of a closed loop (1; 8 when it finds the capacity)")
+    add(
+        "--rate",
+        metavar="R",
+        help="mean arrivals a second of an open loop; or light, medium, "
+        "high: 30, 60, 90 %% of the capacity that a closed loop finds first",
+    )
+    add(
+        "--clients",
+        type=int,
+        metavar="N",
+        help="concurrent clients of a closed loop (1; 8 when it finds the capacity)",
+    )
     add("--trace", type=Path, metavar="FILE.csv", help="timestamps in seconds, first column")
     add("--burst-on", type=float, default=plan.burst_on_s, metavar="S", help="(0.5)")
     add("--burst-off", type=float, default=plan.burst_off_s, metavar="S", help="(0.5)")
-    add("--burst-off-share", type=float, default=plan.burst_off_share, metavar="X",
-        help="rate between bursts as a share of the rate in them (0)")
+    add(
+        "--burst-off-share",
+        type=float,
+        default=plan.burst_off_share,
+        metavar="X",
+        help="rate between bursts as a share of the rate in them (0)",
+    )
     add("--ramp-from", type=float, metavar="R", help="first rate of ramp, staircase (0.2 x rate)")
     add("--ramp-to", type=float, metavar="R", help="last rate of ramp, staircase (1.8 x rate)")
     add("--steps", type=int, default=plan.ramp_steps, metavar="N", help="of a staircase (5)")
-    add("--processes", type=int, default=1, metavar="N",
-        help="load generators that share the arrivals (1; each sends 5,000 small requests/s)")
+    add(
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="load generators that share the arrivals (1; each sends 5,000 small requests/s)",
+    )
     add("--seed", type=int, default=0, metavar="N")
 
     how_long = parser.add_argument_group("how long")
@@ -57,8 +89,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--min-duration", type=float, metavar="S", help=f"({plan.min_duration_s:g})")
     add("--max-duration", type=float, metavar="S", help=f"({plan.max_duration_s:g})")
     add("--max-warmup", type=float, default=plan.max_warmup_s, metavar="S", help="(5)")
-    add("--precision", type=float, default=plan.precision, metavar="X",
-        help="stop once the p99's 95 %% interval is this narrow: half-width / p99 (0.10)")
+    add(
+        "--precision",
+        type=float,
+        default=plan.precision,
+        metavar="X",
+        help="stop once the p99's 95 %% interval is this narrow: half-width / p99 (0.10)",
+    )
     add("--max-error-rate", type=float, default=plan.max_error_rate, metavar="X", help="(0.01)")
     add("--request-timeout", type=float, default=plan.request_timeout_s, metavar="S", help="(30)")
 
@@ -76,7 +113,9 @@ def run(args: argparse.Namespace) -> int:
     result = run_stage(plan)
     if not result.details.get("connected"):
         raise UnavailableError(result.message)
-    print(json.dumps(as_json(result, capacity), indent=2) if args.json else as_text(result, capacity))
+    print(
+        json.dumps(as_json(result, capacity), indent=2) if args.json else as_text(result, capacity)
+    )
     return 0
 
 

@@ -13,6 +13,7 @@ _HOME = {
     "StageObserver": "base",
     "StagePlan": "base",
     "calibrate": "levels",
+    "disturbance": "machine",
     "rate_for": "levels",
     "run_stage": "stage",
     "ScriptedServer": "scripted",
@@ -23,6 +24,7 @@ __all__ = [
     "StageObserver",
     "StagePlan",
     "calibrate",
+    "disturbance",
     "rate_for",
     "run_stage",
 ]

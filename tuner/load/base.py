@@ -54,6 +54,7 @@ class StagePlan:
     samples_file: Path | None = None
     """Where to keep every latency, compressed."""
     details: dict = field(default_factory=dict)
+    """``client_cores``: cores to pin the load generator to, instead of its own choice."""
 
 
 class StageObserver(Protocol):

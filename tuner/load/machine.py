@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+STEAL_LIMIT = 0.05
+OTHERS_LIMIT = 0.25
+"""Shares of the machine's time beyond which a stage counts as disturbed: stolen by the hypervisor,
+and used by other work just before the stage, while the server was idle."""
 
 _STEAL = 7
 _IDLE, _IOWAIT = 3, 4
@@ -54,3 +61,16 @@ def load_average() -> float | None:
         return os.getloadavg()[0]
     except OSError:
         return None
+
+
+def disturbance(details: Mapping[str, Any]) -> str | None:
+    """What disturbed a stage, from its ``details``; ``None`` if nothing did, or nothing is known.
+
+    Work of others inside the window cannot be told from the server's, hence the look before it.
+    """
+    before, window = details.get("machine_before"), details.get("machine_window")
+    if window is not None and window["steal"] > STEAL_LIMIT:
+        return f"the hypervisor took {window['steal']:.0%} of the machine's time from the stage"
+    if before is not None and before["busy_others"] > OTHERS_LIMIT:
+        return f"other work used {before['busy_others']:.0%} of the machine before the stage"
+    return None

@@ -13,7 +13,9 @@ priority takes no more of the server's time; the kernel's real-time throttling b
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,9 +32,20 @@ class Placement:
     server_cores: tuple[int, ...]
 
 
-def place(processes: int = 1, cores: tuple[int, ...] | None = None) -> Placement:
-    """The placement for a load of so many processes on the cores this process may use."""
+def place(
+    processes: int = 1,
+    own_cores: Sequence[int] | None = None,
+    cores: tuple[int, ...] | None = None,
+) -> Placement:
+    """The placement for a load of so many processes.
+
+    Args:
+        own_cores: cores that the load generator shall have; ``None`` to choose.
+        cores: all usable cores; by default those this process may use.
+    """
     usable = tuple(sorted(os.sched_getaffinity(0))) if cores is None else cores
+    if own_cores is not None:
+        return Placement(tuple(own_cores), tuple(c for c in usable if c not in own_cores))
     if len(usable) < MIN_CORES:
         return Placement((), usable)
     own = max(1, min(processes, len(usable) // 2))
@@ -64,3 +77,23 @@ def raise_priority(pid: int) -> dict[str, Any]:
         refused += f"; nice {NICE}: {error.strerror}"
     nice = os.getpriority(os.PRIO_PROCESS, pid)
     return {"policy": "other", "nice": nice, "refused": refused}
+
+
+@contextlib.contextmanager
+def urgent() -> Iterator[None]:
+    """Real-time priority for the calling thread, where that is allowed, for a few milliseconds.
+
+    A meter's window must open when the load's does, also beside a server that keeps all cores
+    busy. Threads and processes started meanwhile do not inherit it.
+    """
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
+        os.sched_setscheduler(0, policy, os.sched_param(REAL_TIME_PRIORITY))
+    except OSError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, *before)

@@ -67,7 +67,7 @@ def run_stage(plan: StagePlan, observer: StageObserver | None = None) -> StageRe
         prepared = prepare(plan, folder)
         details["distinct_requests"] = len(prepared.payload.lengths)
         details["request_bytes_mean"] = float(prepared.payload.lengths.mean())
-        where = placement.place(plan.processes)
+        where = placement.place(plan.processes, plan.details.get("client_cores"))
         with ClientProcesses(prepared.jobs, folder, where) as clients:
             details["client_placement"] = clients.placed
             run = _Run(plan, prepared, clients, observer or _Unobserved(), details)
@@ -100,6 +100,7 @@ class _Run:
         self.started_s = self.opened_s = self.closed_s = float("inf")
         self.records: np.ndarray | None = None
         self.client_cpu_s: float | None = None
+        self.told_closed = False
 
     def whole(self) -> None:
         """Warm-up, window, drain.
@@ -113,14 +114,14 @@ class _Run:
         self.opened_s = time.monotonic() + LEAD_S
         self.clients.command(f"open {self.opened_s!r}")
         self.details["window_opened_monotonic_s"] = self.opened_s
-        _sleep_until(self.opened_s)
-        self.observer.window_opened(self.clients.pids())
+        with placement.urgent():
+            _sleep_until(self.opened_s)
+            self.observer.window_opened(self.clients.pids())
         window_start = machine.snapshot()
         try:
             self._measure()
         finally:
-            self.closed_s = min(self.closed_s, time.monotonic())
-            self.observer.window_closed()
+            self._close()
             share = machine.between(window_start, machine.snapshot())
             if share is not None:
                 self.details["machine_window"] = {"busy": share.busy, "steal": share.steal}
@@ -161,6 +162,13 @@ class _Run:
             result = replace(result, samples_file=str(samples))
         return result
 
+    def _close(self) -> None:
+        """Close the observer's window, once, whatever ended it."""
+        if not self.told_closed:
+            self.told_closed = True
+            self.closed_s = min(self.closed_s, time.monotonic())
+            self.observer.window_closed()
+
     def _warm_up(self) -> None:
         steady_before = False
         self.details["warm"] = False
@@ -184,7 +192,7 @@ class _Run:
             if now >= last - POLL_S:
                 end = last
                 break
-            if now >= check_s - POLL_S and self._precise_by(check_s):
+            if now >= check_s - POLL_S and self._is_precise():
                 end = max(check_s, time.monotonic() + LEAD_S)
                 break
             if now >= check_s - POLL_S:
@@ -192,10 +200,12 @@ class _Run:
             time.sleep(min(POLL_S, last - now))
             self._look(window=True)
         self.clients.command(f"close {end!r}")
-        _sleep_until(end)
-        self.closed_s = end
+        with placement.urgent():
+            _sleep_until(end)
+            self.closed_s = end
+            self._close()
 
-    def _precise_by(self, _check_s: float) -> bool:
+    def _is_precise(self) -> bool:
         assert self.records is not None
         window = summary.select_window(
             self.records, self.opened_s, time.monotonic(), self.closed_loop
@@ -227,8 +237,9 @@ class _Run:
         """Read what came so far and give up if the stage is doomed."""
         if why := self.observer.should_stop():
             raise TrialFailure("crash", why)
-        records = self.records = self.clients.read()
+        # The clock first: had this thread to wait in between, it would take itself for the client.
         now = time.monotonic()
+        records = self.records = self.clients.read()
         phase = records[records["done"] >= self.opened_s] if window else records
         answered = np.count_nonzero(phase["done"] > 0)
         failed = np.count_nonzero((phase["done"] > 0) & (phase["status"] != OK))
