@@ -187,14 +187,14 @@ def test_the_clients_share_is_an_attribution_of_what_lies_above_idle(tree, tmp_p
         meter.open(client_pids=[client])
         time.sleep(0.6)
         untold = meter.close()
-        meter.idle_w = 40.0
+        meter.idle_w = 2.0
         meter.open(client_pids=[client])
         time.sleep(0.6)
         told = meter.close()
     assert untold.client_j is None and "baseline" in untold.details["client_j_from"]
     share = told.details["client_cpu_s"] / (told.details["busy_share"] * 2 * told.window_s)
     assert 0 < share <= 1
-    dynamic_j = told.gross_j - 40 * told.window_s
+    dynamic_j = told.gross_j - 2 * told.window_s
     assert told.client_j == pytest.approx(share * dynamic_j, rel=0.05)
     assert "attributed, not measured" in told.details["client_j_from"]
 
