@@ -14,7 +14,9 @@ from tuner.models import TensorSpec
 
 def test_a_savedmodel_folder_is_served_as_version_one(own_models: Path, cache: Path) -> None:
     record = models.resolve(own_models / "plain", cache=cache)
-    assert (record.path / "1" / "saved_model.pb").is_file()
+    served, given = record.path / "1" / "saved_model.pb", own_models / "plain" / "saved_model.pb"
+    assert served.samefile(given), "linked, not copied"
+    assert not (record.path / "1").is_symlink(), "a container would not see where it leads"
     assert (record.name, record.version, record.workload) == ("plain", 1, None)
     assert record.inputs == {
         "n": TensorSpec("int32", (None, 1)),

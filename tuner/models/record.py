@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,16 +31,16 @@ class TensorSpec:
         return self.shape[1:] if self.shape else ()
 
     @property
+    def fixed_row_shape(self) -> tuple[int, ...] | None:
+        """The shape of one row, ``None`` where a size is free or the rank unknown."""
+        sizes = tuple(length for length in self.row_shape if length is not None)
+        return sizes if self.shape and len(sizes) == len(self.row_shape) else None
+
+    @property
     def row_bytes(self) -> int | None:
         """Bytes of one row; ``None`` where a size is free or the type has none."""
-        size = ROW_BYTES.get(self.dtype)
-        if size is None or not self.shape:
-            return None
-        for length in self.row_shape:
-            if length is None:
-                return None
-            size *= length
-        return size
+        element, row = ROW_BYTES.get(self.dtype), self.fixed_row_shape
+        return None if element is None or row is None else element * math.prod(row)
 
     def __str__(self) -> str:
         if self.shape is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -140,7 +141,7 @@ def _own(folder: Path, cache: Path, tell: Progress) -> ModelRecord:
     found = checksum(version_folder)
     identity = hashlib.sha256(f"{folder}\0{found}".encode()).hexdigest()[:12]
     home = make_folder(cache / "own" / identity)
-    base = folder if version_folder != folder else _linked(home, folder)
+    base = folder if version_folder != folder else _laid_out(home, folder)
     file = home / RECORD
     with locked(home):
         try:
@@ -190,12 +191,19 @@ def _version_folder(folder: Path) -> tuple[Path, int]:
     return by_number[max(numbers)], max(numbers)
 
 
-def _linked(home: Path, folder: Path) -> Path:
-    """A base path in the cache whose version 1 is ``folder``."""
-    base = make_folder(home / "versions")
-    link = base / str(VERSION)
-    if not link.is_symlink() or link.readlink() != folder:
-        fresh = base / f".link-{os.getpid()}"
-        fresh.symlink_to(folder)
-        fresh.replace(link)
+def _laid_out(home: Path, folder: Path) -> Path:
+    """A base path in the cache whose version 1 is ``folder``, as long as its content is the same.
+
+    Hard links rather than a symbolic one: a container sees the base path, not what it points to.
+    A symbolic link has to do where the files lie on another file system or belong to another.
+    """
+    base = home / "versions"
+    with locked(home):
+        if not base.exists():
+            with whole(base) as unfinished:
+                try:
+                    shutil.copytree(folder, unfinished / str(VERSION), copy_function=os.link)
+                except (OSError, shutil.Error):
+                    shutil.rmtree(unfinished / str(VERSION), ignore_errors=True)
+                    (unfinished / str(VERSION)).symlink_to(folder)
     return base

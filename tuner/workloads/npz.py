@@ -82,12 +82,13 @@ def random_rows(
     rng = np.random.default_rng(seed)
     drawn: dict[str, np.ndarray] = {}
     for name, spec in inputs.items():
-        if spec.row_bytes is None or spec.dtype == "bfloat16":
+        row = spec.fixed_row_shape
+        if row is None or spec.dtype in ("string", "bfloat16"):
             raise ModelError(
                 f"random requests need inputs of fixed size and numeric type, but {name} is "
                 f"{spec}; give requests in an .npz file"
             )
-        shape = (count, *spec.row_shape)
+        shape = (count, *row)
         if spec.dtype == "bool":
             drawn[name] = rng.integers(0, 2, shape).astype(bool)
         elif "int" in spec.dtype:
