@@ -97,6 +97,24 @@ def fit_stepwise(
     )
 
 
+def added_by(
+    mains: Sequence[Floats], candidates: Sequence[Floats], response: ArrayLike
+) -> list[tuple[float, float]]:
+    """What each candidate block adds to a linear model of all ``mains``: share of the response's
+    variance (R² gained) and p-value of the F-test; (0, NaN) where it adds no column.
+    """
+    y = np.asarray(response, dtype=float)
+    search = _Search([*mains, *candidates], y)
+    for term in range(len(mains)):
+        search.enter(term)
+    found = []
+    for term in range(len(mains), len(mains) + len(candidates)):
+        best = search.best_entry([term])
+        gain = float(search.gains([term], inside=False)[1][0]) if best else 0.0
+        found.append((gain, best[1] if best else float("nan")))
+    return found
+
+
 def _columns(factors: Sequence[Floats], term: Term) -> Floats:
     first = factors[term[0]]
     if len(term) == 1:
@@ -130,7 +148,7 @@ class _Search:
         """The candidate with the least p-value, and that p-value."""
         if self.residual <= _EXACT:
             return None
-        index, gain, degrees = self._gains(candidates, inside=False)
+        index, gain, degrees = self.gains(candidates, inside=False)
         left = self.rows - 1 - len(self.inside) - degrees
         usable = (degrees > 0) & (left > 0)
         if not usable.any():
@@ -144,7 +162,7 @@ class _Search:
 
     def worst_member(self, candidates: Sequence[int]) -> tuple[int, float] | None:
         """The member with the greatest p-value, and that p-value."""
-        index, gain, degrees = self._gains(candidates, inside=True)
+        index, gain, degrees = self.gains(candidates, inside=True)
         left = self.rows - 1 - len(self.inside)
         if not len(index) or left <= 0:
             return None
@@ -153,7 +171,7 @@ class _Search:
         worst = np.lexsort((ratio, -chance))[0]
         return int(index[worst]), float(chance[worst])
 
-    def _gains(
+    def gains(
         self, candidates: Sequence[int], *, inside: bool
     ) -> tuple[NDArray[np.int64], Floats, NDArray[np.int64]]:
         """What each candidate adds to (or keeps of) the explained variance; its columns."""
