@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 
@@ -35,9 +36,11 @@ while time.process_time() < end: pass
 
 def own_cpu_s(pid: int) -> float:
     """CPU seconds of a living process with all its children, by another reader than ours."""
-    process = psutil.Process(pid)
-    family = [process, *process.children(recursive=True)]
-    return sum(sum(member.cpu_times()[:4]) for member in family)
+    while True:
+        process = psutil.Process(pid)
+        family = [process, *process.children(recursive=True)]
+        with contextlib.suppress(psutil.NoSuchProcess):  # a child ended meanwhile: look again
+            return sum(sum(member.cpu_times()[:4]) for member in family)
 
 
 def burned_s(*pids: int, at_least_s: float = 0.4) -> list[float]:

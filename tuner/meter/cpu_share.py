@@ -10,11 +10,10 @@ from typing import Any
 import psutil
 
 from tuner.meter.background import Background
-from tuner.meter.processes import ProcessTree
+from tuner.meter.processes import ProcessTree, all_processes
 
 SAMPLE_PERIOD_S = 1.0
-"""How often the trees are looked at inside a window, for processes that nobody waits for. One look
-costs about 4 ms of CPU with 100 processes."""
+"""How often the trees are looked at inside a window, for processes that nobody waits for."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +63,18 @@ class CpuWindow:
 
     def __init__(self, server_pids: Sequence[int] = (), client_pids: Sequence[int] = ()) -> None:
         # The server's subtree stays the server's even where the client is its ancestor.
-        self._server = ProcessTree(server_pids, not_into=set(client_pids) - set(server_pids))
-        self._client = ProcessTree(client_pids, not_into=server_pids)
+        everything = all_processes() if server_pids or client_pids else {}
+        self._server = ProcessTree(server_pids, set(client_pids) - set(server_pids), everything)
+        self._client = ProcessTree(client_pids, server_pids, everything)
         self._cpus = psutil.cpu_count() or 1
         watched = bool(server_pids or client_pids)
         self._background = Background(self._sample, SAMPLE_PERIOD_S) if watched else None
         self._start, self._start_s = psutil.cpu_times(), time.monotonic()
 
     def _sample(self) -> None:
-        self._server.sample()
-        self._client.sample()
+        everything = all_processes()
+        self._server.sample(everything)
+        self._client.sample(everything)
 
     def abandon(self) -> None:
         """Stop looking; there is no reading."""
@@ -84,7 +85,7 @@ class CpuWindow:
         end, end_s = psutil.cpu_times(), time.monotonic()
         if self._background is not None:
             self._background.stop()
-        self._sample()
+            self._sample()
         window_s = end_s - self._start_s
         idle_s, iowait_s, steal_s = (
             getattr(end, field, 0.0) - getattr(self._start, field, 0.0)

@@ -42,7 +42,8 @@ def read_process(pid: int | str) -> Process | None:
     return Process((int(pid), int(fields[19])), int(fields[1]), ticks * TICK_S)
 
 
-def _all_processes() -> Mapping[int, Process]:
+def all_processes() -> Mapping[int, Process]:
+    """Every process now, by id: one scan of /proc, about 4 ms of CPU with 100 processes."""
     found = (read_process(name) for name in os.listdir("/proc") if name.isdigit())
     return {process.identity[0]: process for process in found if process is not None}
 
@@ -53,15 +54,21 @@ class ProcessTree:
     Args:
         roots: process ids; ids that don't exist are listed in ``missing``.
         not_into: ids whose subtrees belong to somebody else, even where they descend from ``roots``.
+        everything: a scan just made, by default a new one.
     """
 
-    def __init__(self, roots: Collection[int], not_into: Collection[int] = ()) -> None:
+    def __init__(
+        self,
+        roots: Collection[int],
+        not_into: Collection[int] = (),
+        everything: Mapping[int, Process] | None = None,
+    ) -> None:
         self._not_into = frozenset(not_into)
         living = [process for process in map(read_process, dict.fromkeys(roots)) if process]
         self.missing = tuple(set(roots) - {process.identity[0] for process in living})
         self._seen: dict[Identity, Process] = {process.identity: process for process in living}
         self._gone: dict[Identity, Process] = {}
-        self.sample()
+        self.sample(everything)
         self._start_s = self._sum()
 
     @property
@@ -69,11 +76,13 @@ class ProcessTree:
         """CPU seconds burned since watching began, as of the last ``sample``."""
         return max(0.0, self._sum() - self._start_s)
 
-    def sample(self) -> None:
-        """Look at every process of the tree now."""
+    def sample(self, everything: Mapping[int, Process] | None = None) -> None:
+        """Look at every process of the tree, in a scan just made or a new one."""
         if not self._seen:
             return
-        found = {process.identity: process for process in self._walk(_all_processes())}
+        if everything is None:
+            everything = all_processes()
+        found = {process.identity: process for process in self._walk(everything)}
         for identity, process in self._seen.items():
             if identity not in found:
                 self._gone[identity] = process
