@@ -7,8 +7,10 @@ permitted they are skipped, and say so.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from functools import cache
@@ -98,10 +100,16 @@ def burner():
     started: list[subprocess.Popen] = []
 
     def start(code: str = "while True: pass") -> int:
-        started.append(subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL))
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-c", code], stdout=subprocess.DEVNULL, start_new_session=True
+            )
+        )
         return started[-1].pid
 
     yield start
     for process in started:
-        process.kill()
+        # The whole session: a burner's own children must not burn on.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()

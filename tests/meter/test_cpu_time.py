@@ -53,6 +53,17 @@ def burned_s(*pids: int, at_least_s: float = 0.4) -> list[float]:
     return [own_cpu_s(pid) - start for pid, start in zip(pids, before)]
 
 
+def only_child(pid: int) -> psutil.Process:
+    """The child, as soon as it burns."""
+    deadline = time.monotonic() + 30
+    while True:
+        assert time.monotonic() < deadline
+        children = psutil.Process(pid).children()
+        if children and sum(children[0].cpu_times()[:2]) > 0.05:
+            return children[0]
+        time.sleep(0.05)
+
+
 class TestContract(MeterContract):
     @pytest.fixture
     def meter(self):
@@ -143,8 +154,7 @@ def test_a_process_that_was_reaped_inside_the_window_counts_as_last_seen(monkeyp
 
 def test_a_server_below_the_client_stays_the_servers(burner):
     client = burner(TREE)
-    time.sleep(0.4)
-    (server,) = psutil.Process(client).children()
+    server = only_child(client)
     window = CpuWindow([server.pid], [client])
     (expected_s,) = burned_s(server.pid)
     shares = window.close()
@@ -154,8 +164,7 @@ def test_a_server_below_the_client_stays_the_servers(burner):
 
 def test_an_orphan_stays_in_the_tree_it_was_seen_in(burner):
     parent = burner(TREE)
-    time.sleep(0.4)
-    (child,) = psutil.Process(parent).children()
+    child = only_child(parent)
     try:
         window = CpuWindow([parent], [])
         psutil.Process(parent).kill()
