@@ -11,7 +11,7 @@ from tests.contracts.deployer_contract import DeployerContract
 from tests.deploy import engine
 from tests.deploy.asking import predict_doubled
 from tuner.deploy import make
-from tuner.deploy.base import DeploymentRequest, ModelToServe
+from tuner.deploy.base import ModelToServe
 from tuner.deploy.docker import OWNER
 from tuner.errors import UnavailableError, UsageError
 

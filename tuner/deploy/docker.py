@@ -93,10 +93,9 @@ class DockerDeployment(Deployment):
                 f"the container outgrew its limit of {self.memory_limit_mb} MiB "
                 f"and was ended by the kernel"
             )
-        return (
-            "crash",
-            f"the container ended by itself: {ending(128 - code if code > 128 else code)}",
-        )
+        # 128 + n tells of signal n; 255 is an exit code of -1.
+        told = ending(128 - code if 128 < code <= 192 else code)
+        return "crash", f"the container ended by itself: {told}"
 
     def describe(self) -> Mapping[str, Any]:
         return self.details

@@ -1,0 +1,49 @@
+"""``tuner serve``: the embedded model server by hand, in this process."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+HELP = "serve a model with the embedded server, with tensorflow_model_server's flags"
+
+
+_OURS = ("model_name", "model_base_path", "version")
+"""Flags whose value follows from ``--model``, or that end at once."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from tuner.modelserver.flags import flag_table
+
+    parser.add_argument("--model", required=True, metavar="NAME|DIR", help="a model or SavedModel")
+    group = parser.add_argument_group("flags of tensorflow_model_server")
+    for flag in flag_table():
+        if flag.name in _OURS:
+            continue
+        switch = isinstance(flag.default, bool)
+        default = str(flag.default).lower() if switch else flag.default
+        text = flag.help or f"accepted, ignored: {flag.ignored}"
+        optional = {"nargs": "?", "const": "true", "metavar": "true|false"}
+        group.add_argument(
+            f"--{flag.name}",
+            help=f"{text} (default: {default})".replace("%", "%%"),
+            **(optional if switch else {"metavar": "VALUE"}),  # type: ignore[arg-type]
+        )
+
+
+def run(args: argparse.Namespace) -> int:
+    from tuner import models
+    from tuner.deploy import programs
+    from tuner.modelserver.flags import flag_table
+
+    record = models.resolve(args.model)
+    given = [
+        f"--{flag.name}={value}"
+        for flag in flag_table()
+        if (value := getattr(args, flag.name, None)) is not None
+    ]
+    if args.model_config_file is None:
+        given = [f"--model_name={record.name}", f"--model_base_path={record.path}", *given]
+    print(f"serving {record.name} from {record.path}; Ctrl-C ends it", flush=True)
+    command = programs.command("tuner.modelserver", *given)
+    os.execve(command[0], command, {**os.environ, **programs.environment()})

@@ -1,0 +1,46 @@
+"""``compose.yaml``: the configuration as a service of Docker Compose."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from tuner.export.bundle import CONFIG, GRPC_PORT, MODELS, REST_PORT, Bundle
+
+IMAGE = "tensorflow/serving"
+
+
+def service(bundle: Bundle) -> dict[str, Any]:
+    """The one service, as a mapping."""
+    found: dict[str, Any] = {
+        "image": IMAGE,
+        "command": bundle.arguments,
+        "volumes": [
+            f".:{CONFIG}:ro",
+            f"{bundle.model.base_path.absolute()}:{MODELS / bundle.model.name}:ro",
+        ],
+        "ports": [f"127.0.0.1:{port}:{port}" for port in (GRPC_PORT, REST_PORT)],
+        "restart": "unless-stopped",
+        # The port opens only once the models are loaded.
+        "healthcheck": {
+            "test": ["CMD", "bash", "-c", f"</dev/tcp/127.0.0.1/{GRPC_PORT}"],
+            "interval": "10s",
+            "start_period": "60s",
+        },
+    }
+    if bundle.server.environment:
+        found["environment"] = dict(bundle.server.environment)
+    cpus, quota, memory = (bundle.knob(k) for k in ("cpus", "cpu_quota", "memory_limit_mb"))
+    if cpus is not None:
+        found["cpuset"] = f"0-{int(cpus) - 1}"
+    if quota is not None:
+        found["cpus"] = float(quota)
+    if memory is not None:
+        found["mem_limit"] = found["memswap_limit"] = f"{memory}m"
+    return found
+
+
+def text(bundle: Bundle) -> str:
+    """The file."""
+    return yaml.safe_dump({"services": {"serving": service(bundle)}}, sort_keys=False)

@@ -1,0 +1,56 @@
+"""``serve.sh``: the command line for a machine with ``tensorflow_model_server`` on it."""
+
+from __future__ import annotations
+
+import shlex
+
+from tuner.deploy.files import MODELS_FILE
+from tuner.export.bundle import CONFIG, GRPC_PORT, MODELS, REST_PORT, Bundle
+
+LOCAL_MODELS = "models.local.config"
+
+
+def text(bundle: Bundle) -> str:
+    """A POSIX shell script; its variables may be set from outside."""
+    lines = [
+        "#!/bin/sh",
+        f"# Trial {bundle.about.trial} of study {_comment(bundle.about.study)}; see README.md.",
+        "set -eu",
+        'here=$(cd "$(dirname "$0")" && pwd)',
+        'server=${TENSORFLOW_MODEL_SERVER:-tensorflow_model_server}',
+        f"models=${{MODEL_BASE_PATH:-{shlex.quote(str(bundle.model.base_path.absolute()))}}}",
+    ]
+    for name, value in bundle.server.environment.items():
+        lines.append(f"export {name}={shlex.quote(value)}")
+    run = "exec "
+    cpus = bundle.knob("cpus")
+    if cpus is not None:
+        run += f"taskset -c 0-{int(cpus) - 1} "
+    for knob, setting in (("cpu_quota", "CPUQuota"), ("memory_limit_mb", "MemoryMax")):
+        value = bundle.knob(knob)
+        if value is not None:
+            amount = f"{float(value):.0%}" if knob == "cpu_quota" else f"{value}M"
+            lines.append(f"# Measured under systemd-run --scope -p {setting}={amount} (or the like).")
+    arguments = [_argument(bundle, name, value) for name, value in bundle.server.flags]
+    lines.append(run + '"$server" \\')
+    lines += [f"  {argument} \\" for argument in arguments]
+    lines.append('  "$@"')
+    return "\n".join(lines) + "\n"
+
+
+def _argument(bundle: Bundle, name: str, value: str) -> str:
+    if name == "port":
+        return f'--port="${{GRPC_PORT:-{GRPC_PORT}}}"'
+    if name == "rest_api_port":
+        return f'--rest_api_port="${{REST_PORT:-{REST_PORT}}}"'
+    if name == "model_base_path" and value == str(MODELS / bundle.model.name):
+        return '--model_base_path="$models"'
+    if name == "model_config_file":
+        value = value.replace(MODELS_FILE, LOCAL_MODELS)
+    if value.startswith(f"{CONFIG}/"):
+        return f'--{name}="$here/{value.removeprefix(f"{CONFIG}/")}"'
+    return f"--{name}={shlex.quote(value)}"
+
+
+def _comment(text: str) -> str:
+    return " ".join(text.split())
