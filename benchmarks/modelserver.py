@@ -1,0 +1,192 @@
+"""How fast the embedded server is, beside what the same model does in process.
+
+Server on one core, client on another, one thread inside and between operations, closed loop, one
+row a request: ``python benchmarks/modelserver.py [--json] [--seconds 4] [--models DIR]``. With
+``--models`` the two SavedModels are kept there and found again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+BATCHING = """max_batch_size { value: 8 }
+batch_timeout_micros { value: 2000 }
+max_enqueued_batches { value: 100 }
+num_batch_threads { value: 1 }
+"""
+ROWS = (
+    # model, clients, batches
+    ("mobilenet_v2", 8, False),
+    ("mobilenet_v2", 8, True),
+    ("cnn_1d", 8, False),
+    ("cnn_1d", 8, True),
+    ("cnn_1d", 1, False),
+)
+BASELINE = "DirectSession callable"
+
+
+def _run(core: int, *command: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parent), "CUDA_VISIBLE_DEVICES": "-1"}
+    pinned = ["taskset", "-c", str(core), sys.executable, *command]
+    return subprocess.run(
+        pinned, check=True, stdout=subprocess.PIPE, text=True, env=environment, timeout=600
+    ).stdout
+
+
+def _helper(core: int, script: str, *arguments: str) -> Any:
+    out = _run(core, str(HERE / script), *arguments)
+    return json.loads(out.splitlines()[-1]) if out.strip() else None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _server(core: int, folder: Path, extra: Sequence[str], log: Path) -> Iterator[tuple[int, int]]:
+    port = _free_port()
+    command = [
+        "taskset",
+        "-c",
+        str(core),
+        sys.executable,
+        "-m",
+        "tuner.modelserver",
+        f"--port={port}",
+        f"--model_base_path={folder}",
+        "--max_num_load_retries=0",
+        "--tensorflow_intra_op_parallelism=1",
+        "--tensorflow_inter_op_parallelism=1",
+        "--grpc_max_threads=16",
+        *extra,
+    ]
+    with log.open("ab") as stream:
+        server = subprocess.Popen(command, stderr=stream, cwd=HERE.parent)
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                if server.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"the server did not start:\n{log.read_text()}") from None
+                time.sleep(0.05)
+        yield port, server.pid
+    finally:
+        server.send_signal(signal.SIGTERM)
+        try:
+            server.wait(10)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def benchmark(models: Path, seconds: float, cores: tuple[int, int]) -> dict[str, Any]:
+    """Everything measured: in process, and one entry for each of ``ROWS``."""
+    result: dict[str, Any] = {"in_process": {}, "served": []}
+    batching = models / "batching.txt"
+    batching.write_text(BATCHING)
+    for name in dict.fromkeys(name for name, _, _ in ROWS):
+        folder = models / name
+        if not (folder / "request.pb").is_file():
+            _helper(cores[1], "modelserver_models.py", "build", name, str(folder))
+        for one, clients, batches in ROWS:
+            if one != name:
+                continue
+            # The baseline is measured anew beside each row: a shared machine changes its speed.
+            rates = _helper(
+                cores[0],
+                "modelserver_models.py",
+                "measure",
+                name,
+                str(folder),
+                f"--seconds={seconds / 4}",
+            )
+            result["in_process"].setdefault(name, rates)
+            flags = ["--enable_batching", f"--batching_parameters_file={batching}"]
+            log = models / "server.log"
+            with _server(cores[0], folder, flags if batches else [], log) as (port, pid):
+                served = _helper(
+                    cores[1],
+                    "modelserver_client.py",
+                    f"--port={port}",
+                    f"--body={folder / 'request.pb'}",
+                    f"--concurrency={clients}",
+                    f"--seconds={seconds}",
+                    f"--server-pid={pid}",
+                )
+            in_process = rates[f"{BASELINE}, batches of {8 if batches else 1}"]
+            result["served"].append(
+                {
+                    "model": name,
+                    "clients": clients,
+                    "batches": batches,
+                    "in_process_rows_per_s": in_process,
+                    **served,
+                    "share_of_in_process": served["requests_per_s"] / in_process,
+                    "cpu_ms_above_in_process": served["server_cpu_ms_per_request"]
+                    - 1e3 / in_process,
+                    "client_limited": served["client_busy"] > 0.9 > served["server_busy"],
+                }
+            )
+    return result
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result for a person."""
+    lines = ["In process, rows/s on one core:"]
+    for name, rates in result["in_process"].items():
+        for label, rate in rates.items():
+            lines.append(f"  {name:14}{label:40}{rate:10.0f}")
+    lines.append("Served (in-process measured beside each row):")
+    head = "model clients batches in-process served share CPU-ms above-ms p50-ms p99-ms client-busy"
+    lines.append(
+        "  {:14}{:>8}{:>9}{:>12}{:>9}{:>7}{:>9}{:>10}{:>9}{:>9}{:>13}".format(*head.split())
+    )
+    for row in result["served"]:
+        note = "  the client was the limit" if row["client_limited"] else ""
+        note += f"  {row['failed']} failed" if row["failed"] else ""
+        lines.append(
+            f"  {row['model']:14}{row['clients']:8}{'8, 2 ms' if row['batches'] else 'no':>9}"
+            f"{row['in_process_rows_per_s']:12.0f}{row['requests_per_s']:9.0f}"
+            f"{row['share_of_in_process']:7.2f}{row['server_cpu_ms_per_request']:9.3f}"
+            f"{row['cpu_ms_above_in_process']:10.3f}{row['latency_p50_ms']:9.2f}"
+            f"{row['latency_p99_ms']:9.2f}{row['client_busy']:13.2f}{note}"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each row")
+    parser.add_argument("--models", type=Path, help="keep the SavedModels here")
+    args = parser.parse_args()
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        parser.exit(2, "two cores are needed: one for the server, one for the client\n")
+    with tempfile.TemporaryDirectory() as scratch:
+        models = args.models or Path(scratch)
+        models.mkdir(parents=True, exist_ok=True)
+        result = benchmark(models, args.seconds, (cores[0], cores[1]))
+    print(json.dumps(result, indent=1) if args.json else table(result))
+
+
+if __name__ == "__main__":
+    main()
