@@ -75,3 +75,45 @@ def test_wrong_use_of_transfer_ends_in_one_line(
     assert main(["transfer", *(a.format(bench=bench) for a in arguments)]) == 2
     error = capsys.readouterr().err
     assert says in error and error.count("\n") == 1
+
+
+def test_importance_reports_ranking_agreement_and_interactions(
+    bench: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plots = [tmp_path / "importance.png", tmp_path / "dependence.png"]
+    code = main(["importance", f"{bench}:t_x", "--invalid", "==0", "--options", "a,b,c,d",
+                 "--json", "--plot", str(plots[0]), "--dependence", str(plots[1])])
+    found = json.loads(capsys.readouterr().out)
+    assert code == 0 and all(plot.stat().st_size > 5_000 for plot in plots)
+    assert list(found["importance"])[:2] == ["a", "b"]
+    assert found["configurations"] == 44
+    assert len(found["agreement"]) == 3 and len(found["interactions"]) == 6
+
+
+def test_model_reports_error_by_trials_and_when_it_is_good(
+    bench: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plot = tmp_path / "curve.png"
+    code = main(["model", f"{bench}:t_x", "--invalid", "==0", "--models", "stepwise,tree",
+                 "--repeats", "2", "--json", "--plot", str(plot)])
+    (found,) = json.loads(capsys.readouterr().out)
+    assert code == 0 and plot.stat().st_size > 5_000
+    assert found["trials_to_10_percent"]["stepwise"] in (10, 20)
+    assert {point["model"] for point in found["curve"]} == {"stepwise", "tree"}
+
+
+@pytest.mark.parametrize(
+    "arguments,says",
+    [
+        (["importance", "{bench}:t_*"], "name one"),
+        (["model", "{bench}:t_x", "--models", "oracle"], "should be among"),
+        (["model", "{bench}:t_x"], "positive"),
+        (["model", "missing.csv:t"], "no such file"),
+    ],
+)
+def test_wrong_use_of_importance_and_model_ends_in_one_line(
+    arguments: list[str], says: str, bench: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([a.format(bench=bench) for a in arguments]) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1

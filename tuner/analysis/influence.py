@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import ttest_1samp
+from scipy.stats import t as t_distribution
 
 from tuner.analysis.options import INACTIVE, Codes, Option, codes, configuration_ids
 
@@ -118,7 +118,9 @@ def _contrast(option: str, low: str, high: str, differences: Floats) -> Contrast
         # A constant difference has no spread: the t statistic is infinite, as in MATLAB's ttest.
         chance = 0.0
         if np.ptp(differences) > 0:
-            chance = float(ttest_1samp(differences, 0.0).pvalue)
+            error = differences.std(ddof=1) / np.sqrt(len(differences))
+            t = abs(float(differences.mean())) / error
+            chance = float(2 * t_distribution.sf(t, len(differences) - 1))
     return Contrast(option, low, high, len(differences), float(np.median(differences)), chance)
 
 

@@ -39,7 +39,7 @@ def importance_figure(
                color=[COLOURS[0] if told else "#c9d1d9" for told in sure])
     names = [f"{one} × {other}" for one, other in zip(pairs["one"], pairs["other"])]
     right.set_yticks(range(len(pairs)), names, fontsize=8)
-    right.set_xlabel("variance that the interaction adds (%); grey: not significant")
+    right.set_xlabel("variance it adds (%); grey: not significant")
     title(right, "interactions")
     return figure
 

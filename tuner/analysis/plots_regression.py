@@ -24,6 +24,8 @@ def learning_curve_figure(curve: pd.DataFrame, *, heading: str) -> Figure:
         right.plot(part["size"], part["r2"], "o-", markersize=4, color=colour, label=shown)
     left.axhline(100 * GOOD_ERROR, color=MUTED, linewidth=1, linestyle="--")
     left.set_yscale("log")
+    for which in (left.yaxis.set_major_formatter, left.yaxis.set_minor_formatter):
+        which("{x:g}")
     left.set_ylabel("mean absolute percentage error (%)")
     right.set_ylabel("R²")
     right.set_ylim(max(-0.5, float(curve["r2"].min()) - 0.05), 1.02)

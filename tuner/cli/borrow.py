@@ -1,0 +1,156 @@
+"""``tuner borrow``: does the configuration of one DNN suit another?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from typing import Any
+
+from tuner.analysis.borrow import (
+    borrowed_front,
+    correlation_table,
+    cost_table,
+    option_changes,
+    price_of_borrowing,
+)
+from tuner.analysis.environments import Environment, Loader, check_energy
+from tuner.analysis.fronts import DEFAULT_OBJECTIVES
+from tuner.analysis.text import aligned
+from tuner.cli._references import names
+from tuner.errors import UsageError
+
+HELP = "price of running one DNN with the configuration that suits another"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("studies", nargs="+", metavar="STUDY", help="two or more studies")
+    parser.add_argument(
+        "--objectives", type=names, default=list(DEFAULT_OBJECTIVES), metavar="A,B",
+        help=f"metrics to minimise (default: {','.join(DEFAULT_OBJECTIVES)})",
+    )
+    parser.add_argument("--storage", metavar="URL", help="where studies are kept")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--plot", metavar="FILE.png", help="draw the price of every borrowing")
+
+
+def run(args: argparse.Namespace) -> int:
+    if len(args.studies) < 2:
+        raise UsageError("borrowing takes two or more studies")
+    loaders = Loader(storage=args.storage)
+    # One environment for each objective and study; the label is the study's own.
+    by_objective: dict[str, list[Environment]] = {}
+    for objective in args.objectives:
+        loaders.response = objective
+        by_objective[objective] = loaders.load(args.studies)
+        check_energy(by_objective[objective])
+    labels = [
+        environment.label.removesuffix(f":{environment.response}")
+        for environment in by_objective[args.objectives[0]]
+    ]
+    document = _document(by_objective, labels)
+    if args.plot:
+        from tuner.analysis.figures import save
+        from tuner.analysis.plots_borrow import borrow_figure
+
+        prices = {
+            objective: {
+                (labels.index(pair["lender"]), labels.index(pair["borrower"])):
+                    pair["price"][objective]["regret_pct"]
+                for pair in document["pairs"]
+            }
+            for objective in args.objectives
+        }
+        save(borrow_figure(labels, prices), args.plot)
+    if args.json:
+        print(json.dumps(_plain(document), indent=2, allow_nan=False))
+    else:
+        _print(document, args.objectives)
+    return 0
+
+
+def _document(by_objective: dict[str, list[Environment]], labels: list[str]) -> dict[str, Any]:
+    pairs = []
+    for i, lender in enumerate(labels):
+        for j, borrower in enumerate(labels):
+            if i == j:
+                continue
+            sources = [environments[i] for environments in by_objective.values()]
+            targets = [environments[j] for environments in by_objective.values()]
+            front = borrowed_front(sources, targets)
+            pairs.append(
+                {
+                    "lender": lender,
+                    "borrower": borrower,
+                    "front": front.to_dict(orient="records"),
+                    "on_front_share": float(front["on_target_front"].mean()),
+                    "price": {
+                        source.response: price_of_borrowing(source, target)
+                        for source, target in zip(sources, targets)
+                    },
+                    "options": {
+                        source.response: option_changes(source, target).to_dict(orient="records")
+                        for source, target in zip(sources, targets)
+                    },
+                }
+            )
+    costs = {name: cost_table(found) for name, found in by_objective.items()}
+    return {
+        "studies": labels,
+        "pairs": pairs,
+        "correlation": {
+            name: correlation_table(found).to_dict(orient="records")
+            for name, found in by_objective.items()
+        },
+        "costs": {
+            name: {
+                "studies": table.reset_index().to_dict(orient="records"),
+                "relation": relation.to_dict(orient="records"),
+            }
+            for name, (table, relation) in costs.items()
+        },
+    }
+
+
+def _print(document: dict[str, Any], objectives: list[str]) -> None:
+    head = ["lender > borrower", "of the front on the front",
+            *(f"regret {name} (%)" for name in objectives),
+            *(f"by chance {name} (%)" for name in objectives)]
+    lines: list[list[Any]] = [head]
+    for pair in document["pairs"]:
+        price = pair["price"]
+        lines.append([f"{pair['lender']} > {pair['borrower']}", f"{pair['on_front_share']:.0%}",
+                      *(price[name]["regret_pct"] for name in objectives),
+                      *(price[name]["default_regret_pct"] for name in objectives)])
+    print(aligned(lines))
+    print("\noptions whose effect changes")
+    told = False
+    for pair in document["pairs"]:
+        for name, options in pair["options"].items():
+            for option in options:
+                what = [word for word in ("sign", "rank") if option[f"{word}_changes"]]
+                if what and pair["lender"] < pair["borrower"]:
+                    told = True
+                    print(f"  {option['option']}: {' and '.join(what)} in {name}, "
+                          f"{pair['lender']} {option['source_effect_pct']:+.1f} % (rank "
+                          f"{option['source_rank']}), {pair['borrower']} "
+                          f"{option['target_effect_pct']:+.1f} % (rank {option['target_rank']})")
+    if not told:
+        print("  none")
+    for title, rows in [("correlation of ", document["correlation"]),
+                        ("relation to the DNN's costs of ",
+                         {n: c["relation"] for n, c in document["costs"].items()})]:
+        for name, records in rows.items():
+            if records:
+                print(f"\n{title}{name}")
+                print(aligned([list(records[0]), *(list(r.values()) for r in records)]))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(held) for key, held in value.items()}
+    if isinstance(value, list):
+        return [_plain(held) for held in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and math.isnan(value) else value
