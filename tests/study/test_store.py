@@ -164,3 +164,20 @@ def test_an_unwritable_folder_is_one_line(tmp_path: Path, space: Space) -> None:
     with pytest.raises(StudyError, match="cannot be made"):
         Store.create(f"sqlite:///{blocked}/deeper/s.db", "small", space, {})
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_opening_a_database_again_keeps_the_locks_of_the_open_ones(
+    space: Space, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file opened and closed beside SQLite would cancel the process's own POSIX locks."""
+    Store.create(url, "small", space, {})
+    opened: list[str] = []
+    plain = Path.open
+
+    def watched(path: Path, *args: object, **kwargs: object) -> object:
+        opened.append(str(path))
+        return plain(path, *args, **kwargs)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Path, "open", watched)
+    Store.create(url, "small", space, {})
+    assert not [p for p in opened if p.endswith(".db")]

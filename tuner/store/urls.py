@@ -107,10 +107,10 @@ def _prepare_sqlite(database: str | None, create: bool) -> None:
         if not os.access(path.parent, os.W_OK):
             raise StudyError(f"{path.parent} cannot be written to; name another --storage")
         return
-    with path.open("rb") as stream:
-        head = stream.read(16)
-    if head and head != b"SQLite format 3\x00":
-        raise StudyError(f"{path} is not an SQLite database (damaged, or another kind of file)")
+    # Never look into the file with open(): closing it would drop the POSIX locks that SQLite's own
+    # connections of this process hold on it, and another process could then damage the database.
+    if not path.is_file():
+        raise StudyError(f"{path} is not a file; name another --storage")
 
 
 def _first_line(error: BaseException) -> str:
