@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tuner.errors import UsageError
+from tuner.errors import UnavailableError, UsageError
 from tuner.propose.base import Observation, Proposal, Proposer
 from tuner.space import Space
 
@@ -89,15 +90,73 @@ def _nsga2(space: Space, seed: int, budget: int | None, sources: Any, repeats: b
     )
 
 
+def _nsga3(space: Space, seed: int, budget: int | None, sources: Any, repeats: bool) -> Proposer:
+    from optuna.samplers import NSGAIIISampler
+
+    from tuner.propose.mirror import MirrorProposer
+
+    size = _population(budget)
+    return MirrorProposer(
+        "nsga3",
+        space,
+        lambda derived: NSGAIIISampler(population_size=size, seed=derived),
+        seed=seed,
+        repeats=repeats,
+        explanation=f"evolution by reference points, generations of {size}",
+    )
+
+
+def _gp(space: Space, seed: int, budget: Any, sources: Any, repeats: bool) -> Proposer:
+    if importlib.util.find_spec("torch") is None:
+        raise UnavailableError(
+            "sampler 'gp' is Optuna's GPSampler, which needs torch: install tuner[gp], "
+            "or take 'auto', whose own Gaussian processes need nothing more"
+        )
+    from optuna.samplers import GPSampler
+
+    from tuner.propose.mirror import MirrorProposer
+
+    return MirrorProposer(
+        "gp",
+        space,
+        lambda derived: GPSampler(seed=derived, deterministic_objective=False),
+        seed=seed,
+        repeats=repeats,
+        explanation="Optuna's Gaussian process with (log) expected hypervolume improvement",
+    )
+
+
+def _auto(
+    space: Space, seed: int, budget: int | None, sources: Sequence[Any], repeats: bool
+) -> Proposer:
+    from tuner.propose.auto import choose
+
+    return choose(space, seed=seed, budget=budget, sources=sources, repeats=repeats)
+
+
+def _transfer(
+    space: Space, seed: int, budget: int | None, sources: Sequence[Any], repeats: bool
+) -> Proposer:
+    from tuner.propose.transfer import TransferProposer
+
+    if not sources:
+        raise UsageError("sampler 'transfer' needs a source to learn from: say --source STUDY")
+    return TransferProposer(space, sources, seed=seed, budget=budget, repeats=repeats)
+
+
 def _population(budget: int | None) -> int:
     """About five generations of at least ten; twenty where the budget is unknown."""
     return 20 if budget is None else min(max(budget // 5, 10), 50)
 
 
 _MAKERS: Mapping[str, Callable[[Any, int, Any, Any, bool], Proposer]] = {
+    "auto": _auto,
     "random": _random,
     "tpe": _tpe,
     "nsga2": _nsga2,
+    "nsga3": _nsga3,
     "grid": _grid,
+    "gp": _gp,
+    "transfer": _transfer,
 }
 NAMES: tuple[str, ...] = tuple(_MAKERS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,9 +62,14 @@ def _encode(parameter: Parameter, values: Sequence[Scalar | None]) -> NDArray[np
                     block[row, places[value]] = 1 / math.sqrt(2)
         return block
     scale = math.log if parameter.log else float
-    low, high = scale(parameter.low), scale(parameter.high)  # type: ignore[arg-type]
-    span = (high - low) or 1.0
-    numbers = [INACTIVE if v is None else (scale(v) - low) / span for v in values]  # type: ignore
+    return _scaled(values, scale, parameter.low, parameter.high)  # type: ignore
+
+
+def _scaled(
+    values: Sequence[Scalar | None], scale: Callable[[float], float], low: float, high: float
+) -> NDArray[np.float64]:
+    start, span = scale(low), (scale(high) - scale(low)) or 1.0
+    numbers = [INACTIVE if v is None else (scale(v) - start) / span for v in values]  # type: ignore
     return np.clip(np.array(numbers, dtype=float), 0.0, 1.0).reshape(-1, 1)
 
 

@@ -60,6 +60,10 @@ class History:
     def complete(self) -> list[Observation]:
         return [o for o in self.finished if o.state == "complete" and o.values is not None]
 
+    def seen_keys(self) -> frozenset[Key]:
+        """Identities of every configuration tried, failed or pending."""
+        return frozenset([*self._done, *map(configuration_key, self.pending)])
+
     def has_seen(self, configuration: Configuration) -> bool:
         """Whether a configuration was tried, failed or is pending."""
         key = configuration_key(configuration)

@@ -1,0 +1,282 @@
+"""Bayesian optimisation over the valid configurations: Gaussian processes and EHVI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from tuner.measurement import Configuration, configuration_key
+from tuner.propose.base import Observation, Proposal, Proposer
+from tuner.propose.candidates import draw, draw_value, enumerated
+from tuner.propose.encoding import Encoder
+from tuner.propose.history import History, derived_seed
+from tuner.propose.improvement import (
+    Belief,
+    expected_hypervolume_improvement,
+    expected_improvement,
+    scalarised_improvement,
+)
+from tuner.propose.surrogate import Surrogate
+from tuner.space import Space
+
+Floats = NDArray[np.float64]
+
+CANDIDATES = 5_000
+"""Configurations weighed in one proposal; of larger spaces a fresh draw of as many."""
+_BUSY = 60
+"""Trials after which fewer candidates are weighed, to keep a proposal under a second."""
+_CANDIDATES_BUSY = 1_000
+_DESIGNS = 200
+"""Random designs that the space-filling start is the best of."""
+_FAR = 2.0
+"""Violations, relative to their bound, are cut off here: far beyond tells no more."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is known of one response: encoded inputs (n, columns) and values (n,)."""
+
+    X: Floats
+    y: Floats
+
+
+class BayesianProposer(Proposer):
+    """A space-filling start, then the candidate of highest expected improvement.
+
+    Each objective has a surrogate of its own, of its logarithm where every value is positive.
+    Improvement is expected hypervolume improvement for two objectives, expected improvement for
+    one, and ParEGO's for more, times the probability that the constraints hold. Trials that
+    still run count as if they had ended as expected (Ginsbourger et al. 2010).
+    """
+
+    name = "bayesian"
+
+    def __init__(
+        self, space: Space, *, seed: int, budget: int | None = None, repeats: bool = False
+    ) -> None:
+        self._space, self._seed, self._repeats = space, seed, repeats
+        self._history = History()
+        self._encoder = Encoder(space)
+        self._all = enumerated(space)
+        if self._all is not None:
+            self._encoded = self._encoder.encode(self._all)
+            self._keys = [configuration_key(c) for c in self._all]
+        self._start_size = start_size(len(space.parameters), budget)
+        self._start: list[Configuration] | None = None
+        self._thetas: dict[str, Floats] = {}
+
+    def propose(self) -> Proposal | None:
+        rng = np.random.default_rng(derived_seed(self._seed, self._history.trials))
+        chosen, notes = self._initial(rng), {}
+        if chosen is None:
+            candidates, encoded = self._candidates(rng)
+            if not candidates:
+                return None
+            scores, notes = self._scores(encoded, rng)
+            # Equal scores are common in flat regions; the first of them would favour low levels.
+            order = rng.permutation(len(candidates))
+            chosen = candidates[int(order[np.argmax(scores[order])])]
+        self._history.propose(chosen)
+        return Proposal(chosen, notes)
+
+    def observe(self, observation: Observation) -> None:
+        self._history.observe(observation)
+
+    def explain(self) -> str:
+        return (
+            f"{self.name}: {self._start_size} space-filling trials, then Gaussian processes "
+            "with expected hypervolume improvement"
+        )
+
+    # Which configurations are weighed.
+
+    def _initial(self, rng: np.random.Generator) -> Configuration | None:
+        if self._history.trials >= self._start_size or len(self._history.complete) > 50:
+            return None
+        if self._start is None:
+            # The design depends on the seed alone, so that a resumed study goes on with it.
+            own = np.random.default_rng(derived_seed(self._seed, 0))
+            self._start = space_filling(
+                self._space, self._all, self._encoder, self._start_size, own
+            )
+        return next((c for c in self._start if not self._history.has_seen(c)), None)
+
+    def _candidates(self, rng: np.random.Generator) -> tuple[Sequence[Configuration], Floats]:
+        limit = CANDIDATES if len(self._history.finished) <= _BUSY else _CANDIDATES_BUSY
+        if self._all is None:
+            drawn = [draw(self._space, rng, self._is_new) for _ in range(min(limit, 1_000))]
+            found: list[Configuration] = [c for c in drawn if c is not None]
+            found += self._neighbours(rng)
+            return found, self._encoder.encode(found)
+        seen = self._history.seen_keys() if not self._repeats else frozenset()
+        left = np.array([i for i, key in enumerate(self._keys) if key not in seen], dtype=int)
+        if len(left) > limit:
+            near = self._nearest(left, limit // 2)
+            left = np.union1d(near, rng.choice(left, limit // 2, replace=False))
+        return [self._all[i] for i in left], self._encoded[left]
+
+    def _is_new(self, configuration: Configuration) -> bool:
+        return self._repeats or not self._history.has_seen(configuration)
+
+    def _nearest(self, left: NDArray[np.int_], count: int) -> NDArray[np.int_]:
+        """The untried configurations nearest to the best ones so far."""
+        best = self._encoder.encode([o.configuration for o in self._best()])
+        if not len(best):
+            return left[:0]
+        gaps = np.min([((self._encoded[left] - b) ** 2).sum(axis=1) for b in best], axis=0)
+        return left[np.argsort(gaps, kind="stable")[:count]]
+
+    def _neighbours(self, rng: np.random.Generator) -> list[Configuration]:
+        """Best configurations of a continuous space with one knob drawn anew."""
+        found: list[Configuration] = []
+        for observation in self._best():
+            for parameter in self._space.parameters:
+                if parameter.name not in observation.configuration:
+                    continue
+                for _ in range(10):
+                    value = draw_value(parameter, rng)
+                    changed = {**observation.configuration, parameter.name: value}
+                    if self._space.is_valid(changed) and self._is_new(changed):
+                        found.append(changed)
+        return found
+
+    def _best(self) -> list[Observation]:
+        """Feasible trials that no other one beats in every objective, at most twenty."""
+        kept = [o for o in self._history.complete if o.feasible]
+        values = np.array([o.values for o in kept])
+        beaten = [bool((values < row).all(axis=1).any()) for row in values]
+        return [o for o, is_beaten in zip(kept, beaten) if not is_beaten][:20]
+
+    # How good each looks.
+
+    def _scores(self, X: Floats, rng: np.random.Generator) -> tuple[Floats, dict[str, Any]]:
+        """Scores of shape (candidates,) and notes for the proposal."""
+        probable = self._probably_feasible(X)
+        complete = self._history.complete
+        if not complete and not self._can_guess():
+            return probable + 1e-6 * self._distance(X), {}
+        beliefs, ceilings, notes = self._beliefs(X)
+        feasible = [o.values for o in complete if o.feasible]
+        found = np.array(feasible, dtype=float).reshape(-1, len(beliefs))
+        if not len(found) and complete:
+            return probable, notes
+        if len(beliefs) == 1:
+            best = float(found.min()) if len(found) else float(ceilings[0])
+            scores = expected_improvement(beliefs[0], best)
+        elif len(beliefs) == 2:
+            running = self._expected_of_pending()
+            scores = expected_hypervolume_improvement(
+                beliefs, np.vstack([found, running]) if len(running) else found, ceilings
+            )
+        else:
+            scores = scalarised_improvement(beliefs, found, rng)
+        return scores * probable, notes
+
+    def _can_guess(self) -> bool:
+        """Whether objectives can be predicted before any trial is complete."""
+        return False
+
+    def _data(self, objective: int) -> tuple[Data, bool]:
+        complete = self._history.complete
+        y = np.array([o.values[objective] for o in complete if o.values is not None], dtype=float)
+        logarithmic = bool((y > 0).all())
+        X = self._encoder.encode([o.configuration for o in complete])
+        return Data(X, np.log(y) if logarithmic else y), logarithmic
+
+    def _beliefs(self, X: Floats) -> tuple[list[Belief], Floats, dict[str, Any]]:
+        """Beliefs at the candidates, the reference point, and notes."""
+        beliefs, ceilings = [], []
+        pending = self._encoder.encode(self._history.pending)
+        self._pending_values: list[Floats] = []
+        for objective in range(len(self._space.objectives)):
+            data, logarithmic = self._data(objective)
+            model = self._fit(f"objective {objective}", data)
+            if len(pending):
+                guess, _ = model.predict(pending)
+                self._pending_values.append(np.exp(guess) if logarithmic else guess)
+                model = self._believe(f"objective {objective}", data, pending, guess)
+            mean, deviation = model.predict(X)
+            beliefs.append(Belief(mean, deviation, logarithmic))
+            worst = np.exp(data.y.max()) if logarithmic else data.y.max()
+            ceilings.append(max(float(beliefs[-1].centre().max()), float(worst)))
+        return beliefs, np.array(ceilings), {}
+
+    def _expected_of_pending(self) -> Floats:
+        return np.column_stack(self._pending_values) if self._pending_values else np.empty((0, 2))
+
+    def _fit(self, name: str, data: Data) -> Surrogate:
+        model = Surrogate(data.X.shape[1], start=self._thetas.get(name)).fit(data.X, data.y)
+        if len(data.y) > _BUSY:
+            self._thetas[name] = model.theta
+        return model
+
+    def _believe(self, name: str, data: Data, X: Floats, y: Floats) -> Surrogate:
+        joined = Data(np.vstack([data.X, X]), np.concatenate([data.y, y]))
+        return self._fit(name, joined)
+
+    def _probably_feasible(self, X: Floats) -> Floats:
+        """Probability that every constraint holds at each candidate; one where none ever broke."""
+        finished = self._history.finished
+        probable = np.ones(len(X))
+        failed = np.array([1.0 if o.state != "complete" else -1.0 for o in finished])
+        responses = {"failed": (failed, list(range(len(finished))))}
+        for key in sorted({k for o in finished for k in o.violations} - {"failed"}):
+            rows = [i for i, o in enumerate(finished) if key in o.violations]
+            responses[key] = (np.array([finished[i].violations[key] for i in rows]), rows)
+        encoded = self._encoder.encode([o.configuration for o in finished])
+        for key, (values, rows) in responses.items():
+            if (values > 0).any() and not (key == "failed" and (values > 0).all()):
+                data = Data(encoded[rows], np.clip(values, -_FAR, _FAR))
+                mean, deviation = self._fit(f"constraint {key}", data).predict(X)
+                probable *= norm.cdf(-mean / deviation)
+        # While everything fails, the next trial goes furthest from what was tried.
+        return probable * self._distance(X) if (failed > 0).all() else probable
+
+    def _distance(self, X: Floats) -> Floats:
+        """Distance of each candidate to the nearest trial, shape (candidates,)."""
+        tried = [o.configuration for o in self._history.finished] + self._history.pending
+        if not tried:
+            return np.ones(len(X))
+        gaps = [((X - row) ** 2).sum(axis=1) for row in self._encoder.encode(tried)]
+        return np.sqrt(np.min(gaps, axis=0))
+
+
+def start_size(knobs: int, budget: int | None) -> int:
+    """Trials of the space-filling start: enough to tell the strongest knobs apart, never more
+    than a third of the budget."""
+    wanted = min(max(3, knobs), 8)
+    return wanted if budget is None else max(1, min(wanted, budget // 3))
+
+
+def space_filling(
+    space: Space,
+    every: Sequence[Configuration] | None,
+    encoder: Encoder,
+    size: int,
+    rng: np.random.Generator,
+) -> list[Configuration]:
+    """The random design whose two nearest points lie furthest apart (Johnson et al. 1990)."""
+    best: tuple[float, list[Configuration]] = (-1.0, [])
+    for _ in range(_DESIGNS if every is not None else 20):
+        if every is not None:
+            picked = rng.choice(len(every), min(size, len(every)), replace=False)
+            design = [every[int(i)] for i in picked]
+        else:
+            drawn = [draw(space, rng) for _ in range(size)]
+            design = [c for c in drawn if c is not None]
+        points = encoder.encode(design)
+        gaps = ((points[:, None, :] - points[None, :, :]) ** 2).sum(axis=-1)
+        nearest = _nearest_gap(gaps)
+        if nearest > best[0]:
+            best = nearest, design
+    return best[1]
+
+
+def _nearest_gap(squares: Floats) -> float:
+    off = squares[~np.eye(len(squares), dtype=bool)]
+    return float(off.min()) if len(off) else 0.0

@@ -1,0 +1,197 @@
+"""Learn from studies of other environments, and drop those that mislead.
+
+Each source becomes a prior: the target's (logarithmic) response is taken as ``a + b`` times the
+source's, with ``b`` near one, plus a Gaussian process for the rest. Responses of a system in two
+environments are often linear in each other (Jamshidi et al. 2017). The target alone is one more
+model. Models are weighted by how well each predicts every trial from the others (leave-one-out
+log density, Yao et al. 2018), much as RGPE (Feurer et al. 2018) weights them by ranks; so a source
+that misleads loses its weight with the first trials that contradict it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tuner.propose.bayesian import BayesianProposer, Data, Floats
+from tuner.propose.improvement import Belief
+from tuner.propose.source import Source
+from tuner.propose.surrogate import Surrogate
+from tuner.space import Space
+
+OWN = "own"
+"""Name of the model that learns from the target alone, in the notes."""
+_POINTS = 800
+"""Trials of a source that its surrogate learns from."""
+_SLOPE = 0.3
+"""Prior deviation of the slope ``b`` from one."""
+_REST = 0.35
+"""Deviation of what a source doesn't explain, relative to the source's own, before trials tell."""
+_ALONE = 3
+"""Trials from which the target's own model takes part."""
+_NEGLIGIBLE = 1e-4
+
+
+class Prior:
+    """One source's belief of one objective, fitted once."""
+
+    def __init__(self, X: Floats, y: Floats) -> None:
+        self.spread = float(np.std(y)) or 1.0
+        self._model = Surrogate(X.shape[1]).fit(X, y)
+        self.noise = self._model.noise
+
+    def mean(self, X: Floats) -> Floats:
+        return self._model.predict(X)[0]
+
+
+class Linked:
+    """A target response given a source: a line through the source's, plus a process of the rest."""
+
+    def __init__(self, prior: Prior, data: Data) -> None:
+        self._prior = prior
+        predicted = prior.mean(data.X) if len(data.y) else np.empty(0)
+        self._line(predicted, data.y)
+        rest = data.y - self._along(predicted)
+        self._model: Surrogate | None = None
+        if len(data.y):
+            scale = _REST * prior.spread
+            self._model = Surrogate(data.X.shape[1], scale=scale).fit(data.X, rest)
+
+    def _line(self, source: Floats, y: Floats) -> None:
+        """Intercept free, slope drawn towards one."""
+        if not len(y):
+            self._offset, self._slope, self._centre = 0.0, 1.0, 0.0
+            return
+        self._centre, self._offset = float(source.mean()), float(y.mean())
+        x, z = source - self._centre, y - self._offset
+        rest = (_REST * self._prior.spread) ** 2
+        self._slope = float((x @ z / rest + 1 / _SLOPE**2) / (x @ x / rest + 1 / _SLOPE**2))
+
+    def _along(self, source: Floats) -> Floats:
+        return self._offset + self._slope * (source - self._centre)
+
+    def predict(self, X: Floats) -> tuple[Floats, Floats]:
+        along = self._along(self._prior.mean(X))
+        if self._model is None:
+            return along, np.full(len(X), _REST * self._prior.spread)
+        mean, deviation = self._model.predict(X)
+        return along + mean, deviation
+
+    def log_density(self) -> float:
+        return self._model.log_density() if self._model is not None else 0.0
+
+
+Model = Surrogate | Linked
+
+
+class TransferProposer(BayesianProposer):
+    """Bayesian optimisation with the sources as priors; their weights stand in the notes."""
+
+    name = "transfer"
+
+    def __init__(
+        self,
+        space: Space,
+        sources: Sequence[Source],
+        *,
+        seed: int,
+        budget: int | None = None,
+        repeats: bool = False,
+    ) -> None:
+        super().__init__(space, seed=seed, budget=budget, repeats=repeats)
+        useful = [s for s in sources if any(o.values is not None for o in s.observations)]
+        self._sources = [_thinned(source, seed) for source in useful]
+        self._own_start = self._start_size
+        self._start_size = 0 if self._sources else self._start_size
+        self._priors: dict[tuple[str, int, bool], Prior] = {}
+
+    def explain(self) -> str:
+        names = ", ".join(source.name for source in self._sources) or "nothing"
+        return f"transfer: Gaussian processes that learn from {names} as long as it predicts"
+
+    def _can_guess(self) -> bool:
+        return bool(self._sources)
+
+    def _data(self, objective: int) -> tuple[Data, bool]:
+        data, logarithmic = super()._data(objective)
+        positive = all(v[objective] > 0 for s in self._sources for v in _values(s))
+        if logarithmic and not positive:
+            return Data(data.X, np.exp(data.y)), False
+        return data, logarithmic
+
+    def _beliefs(self, X: Floats) -> tuple[list[Belief], Floats, dict[str, Any]]:
+        beliefs, ceilings, weights = [], [], []
+        pending = self._encoder.encode(self._history.pending)
+        self._pending_values = []
+        for objective in range(len(self._space.objectives)):
+            data, logarithmic = self._data(objective)
+            models = self._models(objective, data, logarithmic)
+            shares = _shares(models, len(data.y))
+            if len(pending):
+                guess, _ = _mixture(models, shares, pending)
+                self._pending_values.append(np.exp(guess) if logarithmic else guess)
+                joined = Data(np.vstack([data.X, pending]), np.concatenate([data.y, guess]))
+                models = self._models(objective, joined, logarithmic)
+            mean, deviation = _mixture(models, shares, X)
+            beliefs.append(Belief(mean, deviation, logarithmic))
+            known = [float(beliefs[-1].centre().max())]
+            known += [float(v) for v in (np.exp(data.y) if logarithmic else data.y)]
+            ceilings.append(max(known))
+            weights.append(shares)
+        average = {k: float(np.mean([shares[k] for shares in weights])) for k in weights[0]}
+        return beliefs, np.array(ceilings), {"weights": average}
+
+    def _models(self, objective: int, data: Data, logarithmic: bool) -> dict[str, Model]:
+        models: dict[str, Model] = {
+            source.name: Linked(self._prior(source, objective, logarithmic), data)
+            for source in self._sources
+        }
+        if len(data.y) >= _ALONE or not models:
+            models[OWN] = self._fit(f"objective {objective}", data)
+        return models
+
+    def _prior(self, source: Source, objective: int, logarithmic: bool) -> Prior:
+        key = (source.name, objective, logarithmic)
+        if key not in self._priors:
+            complete = [o for o in source.observations if o.values is not None]
+            y = np.array([v[objective] for v in _values(source)], dtype=float)
+            X = self._encoder.encode([o.configuration for o in complete])
+            self._priors[key] = Prior(X, np.log(y) if logarithmic else y)
+        return self._priors[key]
+
+
+def _values(source: Source) -> list[tuple[float, ...]]:
+    return [o.values for o in source.observations if o.values is not None]
+
+
+def _thinned(source: Source, seed: int) -> Source:
+    """A source with at most ``_POINTS`` complete trials, drawn at random."""
+    complete = [o for o in source.observations if o.values is not None]
+    if len(complete) <= _POINTS:
+        return Source(source.name, tuple(complete))
+    kept = np.random.default_rng(seed).choice(len(complete), _POINTS, replace=False)
+    return Source(source.name, tuple(complete[i] for i in sorted(kept.tolist())))
+
+
+def _shares(models: Mapping[str, Model], trials: int) -> dict[str, float]:
+    """Weight of each model: softmax of its leave-one-out log density; equal before there is one."""
+    if trials < _ALONE:
+        return dict.fromkeys(models, 1 / len(models))
+    densities = np.array([model.log_density() for model in models.values()])
+    likelihoods = np.exp(densities - densities.max())
+    return dict(zip(models, (likelihoods / likelihoods.sum()).tolist()))
+
+
+def _mixture(
+    models: Mapping[str, Model], shares: Mapping[str, float], X: Floats
+) -> tuple[Floats, Floats]:
+    """Mean and deviation of the mixture of the models' predictions."""
+    means, squares = np.zeros(len(X)), np.zeros(len(X))
+    for name, model in models.items():
+        if shares.get(name, 0.0) > _NEGLIGIBLE:
+            mean, deviation = model.predict(X)
+            means += shares[name] * mean
+            squares += shares[name] * (deviation**2 + mean**2)
+    return means, np.sqrt(np.maximum(squares - means**2, 1e-12))
