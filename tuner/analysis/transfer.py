@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from threadpoolctl import threadpool_limits
 
 from tuner.analysis.cart import tree_importance
 from tuner.analysis.density import kl_divergence, shape
@@ -221,16 +222,19 @@ def compare_environments(
 ) -> Metrics:
     """All metrics of two environments on the configurations they share; see ``compare``."""
     shared = compare(source, target)
-    return transfer_metrics(
-        shared.table,
-        shared.options,
-        shared.source,
-        shared.target,
-        source_valid=shared.source_valid,
-        target_valid=shared.target_valid,
-        top=top,
-        profiles=profiles,
-    )
+    # The matrices are small: on a busy machine, threads of BLAS waiting for each other cost more
+    # than the arithmetic.
+    with threadpool_limits(1, user_api="blas"):
+        return transfer_metrics(
+            shared.table,
+            shared.options,
+            shared.source,
+            shared.target,
+            source_valid=shared.source_valid,
+            target_valid=shared.target_valid,
+            top=top,
+            profiles=profiles,
+        )
 
 
 def transfer_matrix(
