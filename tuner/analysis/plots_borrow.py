@@ -23,13 +23,13 @@ def borrow_figure(
     """
     count, names = len(studies), list(prices)
     side = 2.4 + 0.6 * count
-    figure, axes = new_figure(len(names) * side, side, columns=len(names))
+    figure, axes = new_figure(len(names) * side, side + 0.4, columns=len(names))
     for axis, name in zip(axes, names):
         regret = np.full((count, count), np.nan)
         for place, value in prices[name].items():
             regret[place] = np.nan if value is None else value
         np.fill_diagonal(regret, 0.0)
-        top = max(float(np.nanmax(regret)), 1e-9)
+        top = max(float(np.nanmax(regret)), 10.0)  # a few percent should not look like a lot
         axis.imshow(regret, cmap="Reds", vmin=0, vmax=top)
         axis.grid(False)
         axis.set_xticks(range(count), studies, rotation=45, ha="right", fontsize=8)
