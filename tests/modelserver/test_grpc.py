@@ -1,0 +1,217 @@
+"""The gRPC APIs, by the public stubs of tensorflow-serving-api, against a real process."""
+
+from __future__ import annotations
+
+import grpc
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    inference_pb2,
+    input_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+    regression_pb2,
+)
+
+
+@pytest.fixture(scope="module")
+def server(start_server, models):
+    with start_server(
+        f"--model_base_path={models / 'half'}",
+        "--enable_grpc_healthcheck_service",
+        "--tensorflow_session_parallelism=1",
+    ) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def stub(server):
+    return prediction_service_pb2_grpc.PredictionServiceStub(server.channel)
+
+
+def _status_of(call):
+    with pytest.raises(grpc.RpcError) as failure:
+        call()
+    return failure.value.code(), failure.value.details()
+
+
+def _examples(*values):
+    given = input_pb2.Input()
+    for value in values:
+        example = given.example_list.examples.add()
+        example.features.feature["x"].float_list.value.append(value)
+    return given
+
+
+def test_predict_answers_from_the_latest_version(server):
+    assert server.predict({"x": [2.0, 4.0]})["y"].tolist() == [4.0, 5.0]
+
+
+def test_predict_answers_with_the_model_spec_that_ran(stub):
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "default"
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto([1.0]))
+    response = stub.Predict(request)
+    spec = response.model_spec
+    assert (spec.name, spec.version.value, spec.signature_name) == ("default", 2, "serving_default")
+    assert list(response.outputs["y"].float_val) == [3.5]
+
+
+def test_predict_reads_typed_fields_and_tensor_content_alike(stub):
+    values = [1.0, 2.0]
+    content = tf.make_tensor_proto(np.array(values, np.float32))
+    assert content.tensor_content
+    typed = tf.make_tensor_proto(values)
+    typed.ClearField("tensor_content")
+    typed.float_val.extend(values)
+    answers = []
+    for tensor in (content, typed):
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = "default"
+        request.inputs["x"].CopyFrom(tensor)
+        answers.append(list(stub.Predict(request).outputs["y"].float_val))
+    assert answers == [[3.5, 4.0]] * 2
+
+
+def test_an_output_filter_picks_and_orders_outputs(server):
+    inputs = {"x": [5.0], "z": [3.0]}
+    found = server.predict(inputs, signature_name="two", output_filter=["difference"])
+    assert {key: value.tolist() for key, value in found.items()} == {"difference": [2.0]}
+    assert set(server.predict(inputs, signature_name="two")) == {"sum", "difference"}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "spec", "code", "message"),
+    [
+        ({"x": [1.0]}, {"name": "m"}, "NOT_FOUND", "Servable not found for request: Latest(m)"),
+        (
+            {"x": [1.0]},
+            {"version": 7},
+            "NOT_FOUND",
+            "Servable not found for request: Specific(default, 7)",
+        ),
+        (
+            {"x": [1.0]},
+            {"signature_name": "no"},
+            "FAILED_PRECONDITION",
+            'Serving signature key "no" not found.',
+        ),
+        ({"q": [1.0]}, {}, "INVALID_ARGUMENT", "Sent extra: {q}. Missing but required: {x}."),
+        ({"x": [[1.0]], "q": [1.0]}, {}, "INVALID_ARGUMENT", "2!=1"),
+        ({"x": [1.0]}, {"output_filter": ["n"]}, "INVALID_ARGUMENT", "alias not found"),
+        ({"x": np.array([1.0])}, {}, "INVALID_ARGUMENT", "float"),
+        ({"x": [1.0]}, {"version_label": "canary"}, "INVALID_ARGUMENT", "canary"),
+    ],
+)
+def test_a_refused_predict_says_what_tensorflow_serving_says(server, inputs, spec, code, message):
+    found, details = _status_of(lambda: server.predict(inputs, **spec))
+    assert found.name == code
+    assert message in details
+
+
+def test_damaged_tensor_content_is_refused(stub):
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "default"
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto(np.array([1.0, 2.0], np.float32)))
+    request.inputs["x"].tensor_content = b"123"
+    code, details = _status_of(lambda: stub.Predict(request))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "tensor parsing error" in details
+
+
+def test_classify_gives_labels_and_scores(stub):
+    request = classification_pb2.ClassificationRequest(input=_examples(2.0, 4.0))
+    request.model_spec.name, request.model_spec.signature_name = "default", "classify"
+    rows = stub.Classify(request).result.classifications
+    assert [[(c.label, c.score) for c in row.classes] for row in rows] == [
+        [("score", 4.0)],
+        [("score", 5.0)],
+    ]
+
+
+def test_regress_gives_a_value_for_each_example_and_merges_the_context(stub):
+    request = regression_pb2.RegressionRequest(input=_examples(2.0, 4.0))
+    request.model_spec.name, request.model_spec.signature_name = "default", "regress"
+    assert [r.value for r in stub.Regress(request).result.regressions] == [4.0, 5.0]
+    with_context = input_pb2.Input()
+    context = with_context.example_list_with_context.context
+    context.features.feature["x"].float_list.value.append(6.0)
+    with_context.example_list_with_context.examples.add()
+    request.input.CopyFrom(with_context)
+    assert [r.value for r in stub.Regress(request).result.regressions] == [6.0]
+
+
+def test_classify_refuses_a_signature_of_another_method(stub):
+    request = classification_pb2.ClassificationRequest(input=_examples(1.0))
+    request.model_spec.name, request.model_spec.signature_name = "default", "regress"
+    code, details = _status_of(lambda: stub.Classify(request))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "Expected classification signature method_name" in details
+
+
+def test_multi_inference_answers_each_task(stub):
+    request = inference_pb2.MultiInferenceRequest(input=_examples(2.0))
+    for name in ("classify", "regress"):
+        task = request.tasks.add(method_name=f"tensorflow/serving/{name}")
+        task.model_spec.name, task.model_spec.signature_name = "default", name
+    first, second = stub.MultiInference(request).results
+    assert first.classification_result.classifications[0].classes[0].score == 4.0
+    assert second.regression_result.regressions[0].value == 4.0
+
+
+def test_metadata_holds_the_signatures(stub):
+    request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+    request.model_spec.name = "default"
+    response = stub.GetModelMetadata(request)
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    assert response.metadata["signature_def"].Unpack(signatures)
+    assert set(signatures.signature_def) == {"serving_default", "two", "classify", "regress"}
+    assert response.model_spec.version.value == 2
+
+
+def test_status_tells_the_version_that_is_available(server):
+    stub = model_service_pb2_grpc.ModelServiceStub(server.channel)
+    request = get_model_status_pb2.GetModelStatusRequest()
+    request.model_spec.name = "default"
+    (status,) = stub.GetModelStatus(request).model_version_status
+    assert (status.version, status.State.Name(status.state)) == (2, "AVAILABLE")
+    request.model_spec.name = "m"
+    code, details = _status_of(lambda: stub.GetModelStatus(request))
+    assert (code.name, details) == ("NOT_FOUND", "Could not find any versions of model m")
+
+
+def test_the_health_service_says_serving(server):
+    check = server.channel.unary_unary("/grpc.health.v1.Health/Check")
+    assert check(b"") == b"\x08\x01"
+    code, _ = _status_of(lambda: check(b"\x0a\x01x"))
+    assert code is grpc.StatusCode.NOT_FOUND
+
+
+def test_an_unknown_method_is_unimplemented(server):
+    call = server.channel.unary_unary("/tensorflow.serving.PredictionService/Dream")
+    code, _ = _status_of(lambda: call(b""))
+    assert code is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_a_tensorflow_2_module_is_served_in_tensor_content_over_a_unix_socket(
+    start_server, models, tmp_path
+):
+    socket = tmp_path / "s"
+    with start_server(
+        f"--model_base_path={models / 'module'}",
+        f"--grpc_socket_path={socket}",
+        "--enable_serialization_as_tensor_content",
+    ):
+        channel = grpc.insecure_channel(f"unix:{socket}")
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = "default"
+        request.inputs["x"].CopyFrom(tf.make_tensor_proto([[1.0, 2.0]]))
+        response = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request)
+        assert response.outputs["y"].tensor_content
+        assert tf.make_ndarray(response.outputs["y"]).tolist() == [[21.0]]
+        channel.close()
