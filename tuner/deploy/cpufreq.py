@@ -83,7 +83,8 @@ def clock(frequency_mhz: int, watchdog: Watchdog, root: Path = SYSFS) -> Iterato
     with ExitStack() as stack:
         # Written twice: the lower bound may not pass the upper one, whichever is changed first.
         undos = [{"write": path, "text": text} for path, text in saved.items()] * 2
-        stack.enter_context(watchdog.undoing(*undos))
+        # Undone from the last to the first: the state file goes when all is put back.
+        stack.enter_context(watchdog.undoing({"remove": str(state)}, *undos))
         stack.callback(state.unlink, missing_ok=True)
         stack.callback(_put_back, saved)
         wanted = str(frequency_mhz * 1000)

@@ -24,8 +24,8 @@ from typing import Any
 from tuner.deploy import proc, programs
 
 Undo = Mapping[str, Any]
-"""``{"kill": pid, "started": ticks}``, ``{"cgroup": folder}``, ``{"write": path, "text": …}`` or
-``{"container": id, "engine": url}``."""
+"""``{"kill": pid, "started": ticks}``, ``{"cgroup": folder}``, ``{"write": path, "text": …}``,
+``{"remove": path}`` or ``{"container": id, "engine": url}``."""
 
 
 class Watchdog:
@@ -92,6 +92,8 @@ def perform(undo: Undo) -> None:
         empty_and_remove(Path(undo["cgroup"]))
     elif "write" in undo:
         Path(undo["write"]).write_text(undo["text"])
+    elif "remove" in undo:
+        Path(undo["remove"]).unlink(missing_ok=True)
     elif "container" in undo:
         import docker  # Only where containers were used.
 
