@@ -243,6 +243,7 @@ class DockerDeployer(Deployer):
                 files.model_names + files.other_names,
                 deadline - time.monotonic(),
                 lambda: starting_failure(deployment),
+                deployment.rest_address,
             )
         except TrialFailure as failure:
             told = TrialFailure(failure.reason, failure.message, deployment.log_tail())

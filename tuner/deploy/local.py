@@ -150,6 +150,7 @@ class LocalDeployer(Deployer):
                 files.model_names + files.other_names,
                 deadline - time.monotonic(),
                 lambda: starting_failure(deployment),
+                deployment.rest_address,
             )
             if not _listens(deployment.pids(), grpc_port):
                 raise TrialFailure("start_failed", f"another program answers on port {grpc_port}")

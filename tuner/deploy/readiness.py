@@ -59,13 +59,15 @@ def wait_ready(
     names: Sequence[str],
     timeout_s: float,
     failure: Callable[[], tuple[str, str] | None],
+    rest_address: str | None = None,
 ) -> None:
-    """Wait until every model is AVAILABLE.
+    """Wait until every model is AVAILABLE, and REST, which opens last, is open.
 
     Args:
         address: ``host:port`` of gRPC.
         names: the models' names.
         failure: asked again and again; a (reason, message) ends the wait.
+        rest_address: ``host:port`` of REST, when it is to be open.
 
     Raises:
         TrialFailure: what ``failure`` said, ``start_failed`` when a model cannot be loaded, or
@@ -80,10 +82,7 @@ def wait_ready(
         if time.monotonic() > deadline:
             raise TrialFailure("start_timeout", f"the server was not ready in {timeout_s:g} s")
 
-    host, _, port = address.rpartition(":")
-    while not _opens(host, int(port)):
-        check()
-        time.sleep(_POLL_S)
+    _wait_open(address, check)
     waiting = list(names)
     with grpc.insecure_channel(address, options=_OPTIONS) as channel:
         while waiting:
@@ -97,6 +96,15 @@ def wait_ready(
                 message = f"model {waiting[0]} cannot be loaded: {broken[0].message}"
                 raise TrialFailure("start_failed", message)
             time.sleep(_POLL_S)
+    if rest_address is not None:
+        _wait_open(rest_address, check)
+
+
+def _wait_open(address: str, check: Callable[[], None]) -> None:
+    host, _, port = address.rpartition(":")
+    while not _opens(host, int(port)):
+        check()
+        time.sleep(_POLL_S)
 
 
 def _opens(host: str, port: int) -> bool:
