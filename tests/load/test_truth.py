@@ -18,12 +18,14 @@ ATTEMPTS = 3
 """Others' work on all cores delays the scripted server itself; its law holds when they pause."""
 
 
-def drive(law: Law, make_plan: Any, samples: Path, protocol: str = "grpc") -> StageResult:
+def drive(
+    law: Law, make_plan: Any, samples: Path, protocol: str = "grpc", rate_rps: float = 200.0
+) -> StageResult:
     with ScriptedServer(law) as server:
         plan = make_plan(
             server.grpc_address if protocol == "grpc" else server.rest_address,
             protocol=protocol,
-            rate_rps=200.0,
+            rate_rps=rate_rps,
             min_duration_s=WINDOW_S,
             max_duration_s=WINDOW_S,
             samples_file=samples,
@@ -51,7 +53,7 @@ def assert_true(result: StageResult, law_ms: np.ndarray) -> None:
 def test_a_constant_delay_is_reported_as_it_is(
     make_plan: Any, tmp_path: Path, protocol: str
 ) -> None:
-    result = drive(Constant(5.0), make_plan, tmp_path / "s.npz", protocol)
+    result = drive(Constant(5.0), make_plan, tmp_path / "s.npz", protocol, rate_rps=600.0)
     assert_true(result, np.full(result.requests, 5.0))
 
 

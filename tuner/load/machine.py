@@ -52,7 +52,12 @@ def between(before: Snapshot | None, after: Snapshot | None) -> Share | None:
     if before is None or after is None or after.total_s <= before.total_s:
         return None
     span = after.total_s - before.total_s
-    return Share((after.busy_s - before.busy_s) / span, (after.steal_s - before.steal_s) / span)
+    # The kernel updates its counters one core at a time: a sum can run ahead of the total.
+    busy, steal = (
+        min(1.0, max(0.0, (last - first) / span))
+        for first, last in ((before.busy_s, after.busy_s), (before.steal_s, after.steal_s))
+    )
+    return Share(busy, steal)
 
 
 def load_average() -> float | None:

@@ -53,30 +53,44 @@ def place(
 
 
 def apply(placement: Placement, pid: int) -> dict[str, Any]:
-    """Place a process that has just started, and say what was done and what was refused."""
-    done: dict[str, Any] = {"cores": None}
-    if placement.client_cores:
-        os.sched_setaffinity(pid, placement.client_cores)
-        done["cores"] = list(placement.client_cores)
-    return done | raise_priority(pid)
+    """Place a process that is ready to send, and say what was done and what was refused.
+
+    Every thread of it: one left behind at normal priority would, holding the interpreter's lock,
+    be waited for by all the others.
+    """
+    done: dict[str, Any] = {"cores": list(placement.client_cores) or None}
+    for thread in _threads(pid):
+        # A thread may end meanwhile.
+        with contextlib.suppress(ProcessLookupError):
+            if placement.client_cores:
+                os.sched_setaffinity(thread, placement.client_cores)
+            done |= raise_priority(thread)
+    return done
 
 
-def raise_priority(pid: int) -> dict[str, Any]:
+def raise_priority(thread: int) -> dict[str, Any]:
     """Real-time where that is allowed, else a lower nice value, else nothing; says which.
 
-    Linux sets both for one thread; threads started later inherit them.
+    Linux sets both for one thread (0: the calling one); threads that it starts later inherit them.
     """
     try:
-        os.sched_setscheduler(pid, os.SCHED_FIFO, os.sched_param(REAL_TIME_PRIORITY))
+        os.sched_setscheduler(thread, os.SCHED_FIFO, os.sched_param(REAL_TIME_PRIORITY))
         return {"policy": "fifo", "priority": REAL_TIME_PRIORITY}
-    except OSError as error:
+    except PermissionError as error:
         refused = f"real-time priority: {error.strerror}"
     try:
-        os.setpriority(os.PRIO_PROCESS, pid, NICE)
-    except OSError as error:
+        os.setpriority(os.PRIO_PROCESS, thread, NICE)
+    except PermissionError as error:
         refused += f"; nice {NICE}: {error.strerror}"
-    nice = os.getpriority(os.PRIO_PROCESS, pid)
+    nice = os.getpriority(os.PRIO_PROCESS, thread)
     return {"policy": "other", "nice": nice, "refused": refused}
+
+
+def _threads(pid: int) -> list[int]:
+    try:
+        return sorted(int(name) for name in os.listdir(f"/proc/{pid}/task"))
+    except OSError:
+        return [pid]
 
 
 @contextlib.contextmanager

@@ -45,16 +45,16 @@ class ClientProcesses:
         self._buffers: list[bytes] = []
         self._logs: list[Path] = []
         self.placed: list[dict[str, Any]] = []
+        """Where each process runs and at which priority, from ``wait_ready`` on."""
+        self._where = where
         try:
             for index, job in enumerate(jobs):
-                self._start(index, job, folder, where)
+                self._start(index, job, folder)
         except BaseException:
             self.end()
             raise
 
-    def _start(
-        self, index: int, job: dict[str, Any], folder: Path, where: placement.Placement
-    ) -> None:
+    def _start(self, index: int, job: dict[str, Any], folder: Path) -> None:
         records = folder / f"records-{index}"
         create(records, job["capacity"])
         job_file = folder / f"job-{index}.json"
@@ -79,8 +79,6 @@ class ClientProcesses:
         self._records.append(
             np.memmap(records, RECORD_DTYPE, "r", offset=HEADER_BYTES, shape=(job["capacity"],))
         )
-        with contextlib.suppress(ProcessLookupError):
-            self.placed.append(placement.apply(where, process.pid))
 
     def pids(self) -> tuple[int, ...]:
         return tuple(process.pid for process in self._processes)
@@ -101,6 +99,8 @@ class ClientProcesses:
         for answer in answers:
             if "failed" in answer:
                 raise TrialFailure("no_answers", answer["failed"])
+        # Only now: importing and connecting at a raised priority would disturb the server.
+        self.placed += [placement.apply(self._where, process.pid) for process in self._processes]
         metadata = answers[0]["metadata"]
         return bytes.fromhex(metadata) if metadata is not None else None
 

@@ -23,7 +23,7 @@ from tuner.load.records import OK
 from tuner.measurement import StageResult
 
 POLL_S = 0.1
-LEAD_S = 0.03
+LEAD_S = 0.05
 """Commands name a moment this far ahead, so that all processes act on it together."""
 MIN_WARMUP_S = 1.0
 PRECISION_CHECK_S = 0.5
