@@ -137,7 +137,9 @@ class ForkServer:
 
             code = main(argv)
         except BaseException as error:  # noqa: BLE001 - a child must never run the parent's loop
-            os.write(2, f"Failed to start server. Error: {error!r}\n".encode())
+            os.write(
+                2, f"Failed to start server. Error: {type(error).__name__}: {error}\n".encode()
+            )
         finally:
             sys.stdout.flush()
             sys.stderr.flush()

@@ -107,9 +107,8 @@ def encode_predict_response(
             continue
         parts.append(_output_head(name, dtype, array.shape, field))
         if array.size:
-            parts.append(
-                np.ascontiguousarray(array).data.cast("B") if array.ndim else array.tobytes()
-            )
+            # As bytes: the buffer protocol does not know bfloat16.
+            parts.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     parts.append(model_spec)
     return b"".join(parts)
 

@@ -1,0 +1,82 @@
+"""Tensors on the wire, the response cache and the histograms, each by itself."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2
+
+from tuner.modelserver.cache import ResponseCache
+from tuner.modelserver.metrics import Histogram
+from tuner.modelserver.tensors import encode_predict_response, to_array
+
+ARRAYS = [
+    np.arange(6, dtype=dtype).reshape(2, 3)
+    for dtype in (
+        *["f4", "f8", "f2", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "c8", "c16"],
+        ml_dtypes.bfloat16,
+    )
+] + [
+    np.array([[True], [False]]),
+    np.array(3.5, np.float32),
+    np.zeros((0, 4), np.float32),
+    np.array([b"a", b"\xff"], object),
+    np.arange(12, dtype=np.float32).reshape(3, 4).T,
+]
+
+
+@pytest.mark.parametrize("as_content", [False, True])
+@pytest.mark.parametrize("array", ARRAYS, ids=lambda a: f"{a.dtype}{a.shape}")
+def test_an_encoded_response_is_what_protobuf_reads_back(array, as_content):
+    spec = predict_pb2.PredictResponse()
+    spec.model_spec.name = "m"
+    encoded = encode_predict_response(
+        spec.SerializeToString(), [("one", array), ("two", array)], as_content
+    )
+    response = predict_pb2.PredictResponse.FromString(encoded)
+    assert response.model_spec.name == "m"
+    assert set(response.outputs) == {"one", "two"}
+    tensor = response.outputs["two"]
+    numeric = array.dtype != object
+    assert bool(tensor.tensor_content) == (as_content and numeric and array.size > 0)
+    read = tf.make_ndarray(tensor)
+    assert read.shape == array.shape
+    assert (read == array).all()
+
+
+@pytest.mark.parametrize("array", ARRAYS, ids=lambda a: f"{a.dtype}{a.shape}")
+def test_a_tensor_is_read_as_tensorflow_wrote_it(array):
+    read = to_array(tf.make_tensor_proto(array))
+    assert read.shape == array.shape
+    assert (read == array).all()
+
+
+def test_the_cache_drops_what_was_least_recently_used():
+    cache = ResponseCache(limit_bytes=8)
+    cache.put("m", b"11", b"aa")
+    cache.put("m", b"22", b"bb")
+    assert cache.get("m", b"11") == b"aa"
+    cache.put("m", b"33", b"cc")
+    assert cache.get("m", b"22") is None
+    assert cache.get("m", b"11") == b"aa"
+    assert cache.get("other", b"11") is None
+    cache.put("m", b"44", b"much too large")
+    assert cache.get("m", b"44") is None
+    assert cache.get("m", b"33") == b"cc"
+
+
+def test_a_histogram_is_written_cumulatively():
+    histogram = Histogram("h", ("model_name",), (1, 10))
+    for value in (1, 5, 50):
+        histogram.add(('a"b',), value)
+    label = r'model_name="a\"b"'
+    assert histogram.lines() == [
+        "# TYPE :tensorflow:serving:h histogram",
+        f':tensorflow:serving:h_bucket{{{label},le="1"}} 1',
+        f':tensorflow:serving:h_bucket{{{label},le="10"}} 2',
+        f':tensorflow:serving:h_bucket{{{label},le="+Inf"}} 3',
+        f":tensorflow:serving:h_sum{{{label}}} 56",
+        f":tensorflow:serving:h_count{{{label}}} 3",
+    ]
