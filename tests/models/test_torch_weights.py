@@ -90,32 +90,37 @@ def test_a_file_other_than_the_known_one_is_refused(tmp_path: Path) -> None:
         located.verify()
 
 
-def test_a_mirrored_keras_network_computes_what_pytorch_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [16, 18, 21])  # even and odd sizes meet the second stride
+def test_a_keras_network_computes_what_pytorch_does(tmp_path: Path, size: int) -> None:
     import keras
 
-    from tuner.models.torch_weights import load_torch_weights
+    from tuner.models.torch_weights import load_torch_weights, with_torch_padding
 
     torch_network = _network()
     layers = keras.layers
-    network = keras.Sequential(
-        [
-            keras.Input((16, 16, 3)),
-            layers.Conv2D(6, 3, strides=2, padding="same", use_bias=False),
-            layers.BatchNormalization(),
-            layers.ReLU(max_value=6),
-            layers.DepthwiseConv2D(3, strides=2, padding="same", use_bias=False),
-            layers.BatchNormalization(),
-            layers.Conv2D(4, 1),
-            layers.GlobalAveragePooling2D(),
-            layers.Dense(5),
-        ]
+    network = with_torch_padding(
+        keras.Sequential(
+            [
+                keras.Input((size + 2, size + 2, 3)),
+                layers.Conv2D(6, 3, strides=2, padding="same", use_bias=False),
+                layers.BatchNormalization(),
+                layers.ReLU(max_value=6),
+                layers.ZeroPadding2D(((0, 1), (0, 1))),
+                layers.DepthwiseConv2D(3, strides=2, padding="valid", use_bias=False),
+                layers.BatchNormalization(),
+                layers.Conv2D(4, 1),
+                layers.GlobalAveragePooling2D(),
+                layers.Dense(5),
+            ]
+        )
     )
     weights = _located(_save(torch_network.state_dict(), tmp_path / "file.pth"))
-    load_torch_weights(network, weights, mirrored=True)
-    images = np.random.default_rng(0).standard_normal((2, 16, 16, 3)).astype(np.float32)
+    load_torch_weights(network, weights)
+    images = np.random.default_rng(0).standard_normal((2, size, size, 3)).astype(np.float32)
     with torch.no_grad():
         wanted = torch_network(torch.tensor(images).permute(0, 3, 1, 2)).numpy()
-    np.testing.assert_allclose(network(images[:, ::-1, ::-1]), wanted, rtol=1e-4, atol=1e-5)
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    np.testing.assert_allclose(network(padded), wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_a_network_of_other_layers_is_refused(tmp_path: Path) -> None:
@@ -126,4 +131,4 @@ def test_a_network_of_other_layers_is_refused(tmp_path: Path) -> None:
     network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(5)])
     weights = _located(_save(_network().state_dict(), tmp_path / "file.pth"))
     with pytest.raises(ModelError, match="has 6 layers with weights"):
-        load_torch_weights(network, weights, mirrored=False)
+        load_torch_weights(network, weights)

@@ -82,6 +82,7 @@ def _keras_image(
         packages=_KERAS,
         arguments={"module": module, "network": network, "size": 224},
         weights=weights,
+        revision=2,
     )
 
 

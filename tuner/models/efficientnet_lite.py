@@ -35,7 +35,7 @@ def make(size: int, weights: Located | None = None) -> Made:
     print("building the network", flush=True)
     network = _network(size)
     if weights is not None:
-        load_torch_weights(network, weights, mirrored=False, epsilon=EPSILON)
+        load_torch_weights(network, weights, epsilon=EPSILON)
 
     def prepare(image: Any) -> Any:
         return (image - 127.0) / 128.0

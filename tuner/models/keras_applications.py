@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tuner.models.builder import Made
-from tuner.models.torch_weights import load_torch_weights
+from tuner.models.torch_weights import load_torch_weights, with_torch_padding
 from tuner.models.weights import Located
 
 SEED = 0
@@ -28,14 +28,17 @@ def make(module: str, network: str, size: int, weights: Located | None = None) -
     application = importlib.import_module(f"keras.applications.{module}")
     keras.utils.set_random_seed(SEED)
     print("building the network", flush=True)
-    built = getattr(keras.applications, network)(weights=None, input_shape=(size, size, 3))
+    build = getattr(keras.applications, network)
     if weights is None:
+        built = build(weights=None, input_shape=(size, size, 3))
         return classifier(built, size, application.preprocess_input, seeded())
-    load_torch_weights(built, weights, mirrored=True)
+    margin = 2  # the image comes to the first convolution already padded
+    built = with_torch_padding(build(weights=None, input_shape=(size + margin, size + margin, 3)))
+    load_torch_weights(built, weights)
 
     def prepare(image: Any) -> Any:
         pixels = keras.applications.imagenet_utils.preprocess_input(image, mode="torch")
-        return pixels[:, ::-1, ::-1]  # the mirrored kernels want a mirrored image
+        return keras.ops.pad(pixels, ((0, 0), (1, 1), (1, 1), (0, 0)))
 
     return classifier(built, size, prepare, weights.label)
 

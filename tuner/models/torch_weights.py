@@ -15,13 +15,30 @@ from tuner.models.weights import Located
 Group = Mapping[str, NDArray[Any]]
 
 
-def load_torch_weights(network: Any, weights: Located, *, mirrored: bool, epsilon: float = 1e-5):
+def with_torch_padding(network: Any) -> Any:
+    """``network`` anew, padding its strided convolutions by one on every side as PyTorch does.
+
+    Where a stride of 2 meets an even size, Keras pads after the last row only, which shifts what
+    trained kernels see by one pixel. The network's own first convolution is left without padding:
+    its input must come padded, so build ``network`` for images two pixels larger.
+    """
+    import keras
+
+    def padded(layer: Any) -> Any:
+        config = layer.get_config()
+        if isinstance(layer, keras.layers.ZeroPadding2D):
+            config["padding"] = ((1, 1), (1, 1))
+        elif isinstance(layer, keras.layers.Conv2D) and layer.strides == (2, 2):
+            config["padding"] = "valid"
+        return type(layer).from_config(config)
+
+    return keras.models.clone_model(network, clone_function=padded)
+
+
+def load_torch_weights(network: Any, weights: Located, *, epsilon: float = 1e-5) -> None:
     """Set every weight of ``network`` from the checkpoint, layer by layer in their order.
 
     Args:
-        mirrored: turn every kernel by 180 degrees. Where a stride of 2 meets an even size, PyTorch
-            pads before the first row, Keras after the last; a network with turned kernels on an
-            image turned as well pads as PyTorch does, so that both compute the same.
         epsilon: what the checkpoint's batch normalisations add to the variance; where Keras adds
             something else, the scale makes up for it.
 
@@ -36,7 +53,7 @@ def load_torch_weights(network: Any, weights: Located, *, mirrored: bool, epsilo
             f"{weights.file}: has {len(groups)} layers with weights, {network.name} {len(layers)}"
         )
     for layer, (name, group) in zip(layers, groups):
-        arrays = _for_layer(layer, group, mirrored, epsilon)
+        arrays = _for_layer(layer, group, epsilon)
         shapes = [array.shape for array in arrays]
         if shapes != [tuple(weight.shape) for weight in layer.weights]:
             raise ModelError(f"{weights.file}: {name} does not fit the layer {layer.name}")
@@ -52,7 +69,7 @@ def _groups(state: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, Group]]:
     yield from grouped.items()
 
 
-def _for_layer(layer: Any, group: Group, mirrored: bool, epsilon: float) -> list[NDArray[Any]]:
+def _for_layer(layer: Any, group: Group, epsilon: float) -> list[NDArray[Any]]:
     """The arrays in the order and layout of ``layer.weights``."""
     kind = type(layer).__name__
     weight = group["weight"]
@@ -65,6 +82,4 @@ def _for_layer(layer: Any, group: Group, mirrored: bool, epsilon: float) -> list
     # PyTorch keeps [out, in, height, width], Keras [height, width, in, out] and, for each channel
     # on its own, [height, width, channels, 1].
     axes = (2, 3, 0, 1) if kind == "DepthwiseConv2D" else (2, 3, 1, 0)
-    kernel = weight.transpose(axes)
-    kernel = kernel[::-1, ::-1] if mirrored else kernel
-    return [kernel, *([group["bias"]] if layer.use_bias else [])]
+    return [weight.transpose(axes), *([group["bias"]] if layer.use_bias else [])]
