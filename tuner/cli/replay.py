@@ -48,9 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sampler",
         type=_names,
-        default=["tpe"],
+        default=["auto"],
         metavar="NAME,…",
-        help=f"samplers to compare: {', '.join(NAMES)} (default: tpe)",
+        help=f"samplers to compare: {', '.join(NAMES)} (default: auto)",
     )
     parser.add_argument("--trials", type=_positive, default=50, help="trials a run (default: 50)")
     parser.add_argument("--repeats", type=_positive, default=20, help="runs (default: 20)")

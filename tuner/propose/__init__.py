@@ -8,9 +8,10 @@ from typing import Any
 
 from tuner.errors import UnavailableError, UsageError
 from tuner.propose.base import Observation, Proposal, Proposer
+from tuner.propose.source import Source
 from tuner.space import Space
 
-__all__ = ["NAMES", "Observation", "Proposal", "Proposer", "make"]
+__all__ = ["NAMES", "Observation", "Proposal", "Proposer", "Source", "make"]
 
 
 def make(
@@ -19,7 +20,7 @@ def make(
     *,
     seed: int,
     budget: int | None = None,
-    sources: Sequence[Any] = (),
+    sources: Sequence[Source] = (),
     repeats: bool = False,
 ) -> Proposer:
     """A proposer for one study.
@@ -127,7 +128,7 @@ def _gp(space: Space, seed: int, budget: Any, sources: Any, repeats: bool) -> Pr
 
 
 def _auto(
-    space: Space, seed: int, budget: int | None, sources: Sequence[Any], repeats: bool
+    space: Space, seed: int, budget: int | None, sources: Sequence[Source], repeats: bool
 ) -> Proposer:
     from tuner.propose.auto import choose
 
@@ -135,13 +136,25 @@ def _auto(
 
 
 def _transfer(
-    space: Space, seed: int, budget: int | None, sources: Sequence[Any], repeats: bool
+    space: Space, seed: int, budget: int | None, sources: Sequence[Source], repeats: bool
 ) -> Proposer:
     from tuner.propose.transfer import TransferProposer
 
     if not sources:
         raise UsageError("sampler 'transfer' needs a source to learn from: say --source STUDY")
     return TransferProposer(space, sources, seed=seed, budget=budget, repeats=repeats)
+
+
+def _qmc(space: Space, seed: int, budget: Any, sources: Any, repeats: bool) -> Proposer:
+    from tuner.propose.designs import SobolProposer
+
+    return SobolProposer(space, seed=seed, repeats=repeats)
+
+
+def _screening(space: Space, seed: int, budget: Any, sources: Any, repeats: bool) -> Proposer:
+    from tuner.propose.designs import screening
+
+    return screening(space)
 
 
 def _population(budget: int | None) -> int:
@@ -156,6 +169,8 @@ _MAKERS: Mapping[str, Callable[[Any, int, Any, Any, bool], Proposer]] = {
     "nsga2": _nsga2,
     "nsga3": _nsga3,
     "grid": _grid,
+    "qmc": _qmc,
+    "screening": _screening,
     "gp": _gp,
     "transfer": _transfer,
 }

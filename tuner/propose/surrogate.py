@@ -158,15 +158,6 @@ class Surrogate:
         variance = np.maximum(gp.kernel_.k1.diag(X) - (v**2).sum(axis=0), 1e-10)
         return mean * self._scale + self._mean, np.sqrt(variance) * self._scale
 
-    def log_density(self) -> float:
-        """Sum of the log densities of each response given all others (Rasmussen & Williams 2006,
-        eq. 5.10–5.12), in the responses' unit."""
-        inverse = solve_triangular(self._gp.L_, np.eye(len(self._gp.L_)), lower=True)
-        precision = (inverse**2).sum(axis=0)
-        residual = self._gp.alpha_ / precision
-        densities = 0.5 * (np.log(precision / (2 * np.pi)) - residual**2 * precision)
-        return float(densities.sum() - len(densities) * np.log(self._scale))
-
     def _optimise(
         self, loss: Callable[..., Any], initial: Floats, bounds: Floats
     ) -> tuple[Floats, float]:

@@ -3,9 +3,10 @@
 Each source becomes a prior: the target's (logarithmic) response is taken as ``a + b`` times the
 source's, with ``b`` near one, plus a Gaussian process for the rest. Responses of a system in two
 environments are often linear in each other (Jamshidi et al. 2017). The target alone is one more
-model. Models are weighted by how well each predicts every trial from the others (leave-one-out
-log density, Yao et al. 2018), much as RGPE (Feurer et al. 2018) weights them by ranks; so a source
-that misleads loses its weight with the first trials that contradict it.
+model. The weight of a source is how much better the line predicts each trial from the others than
+their plain mean does (leave-one-out density, as in Bayesian stacking, Yao et al. 2018; RGPE, Feurer
+et al. 2018, compares ranks instead). The line is held near slope one, so a source that misleads
+does worse than no source at all and loses its weight with the first trials that contradict it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ _SLOPE = 0.3
 """Prior deviation of the slope ``b`` from one."""
 _REST = 0.35
 """Deviation of what a source doesn't explain, relative to the source's own, before trials tell."""
-_ALONE = 3
+_FLOOR = 0.1
+_ALONE = 2
 """Trials from which the target's own model takes part."""
 _NEGLIGIBLE = 1e-4
 
@@ -50,10 +52,11 @@ class Linked:
     """A target response given a source: a line through the source's, plus a process of the rest."""
 
     def __init__(self, prior: Prior, data: Data) -> None:
-        self._prior = prior
+        self._prior, self.spread = prior, prior.spread
         predicted = prior.mean(data.X) if len(data.y) else np.empty(0)
         self._line(predicted, data.y)
         rest = data.y - self._along(predicted)
+        self.evidence = evidence(rest, prior.spread)
         self._model: Surrogate | None = None
         if len(data.y):
             scale = _REST * prior.spread
@@ -79,8 +82,15 @@ class Linked:
         mean, deviation = self._model.predict(X)
         return along + mean, deviation
 
-    def log_density(self) -> float:
-        return self._model.log_density() if self._model is not None else 0.0
+
+def evidence(values: Floats, spread: float) -> float:
+    """Log density of each value given the mean of the others, up to a constant; the variance is
+    estimated, with one observation's worth of a floor at a tenth of ``spread``."""
+    n = len(values)
+    if n < 2:
+        return 0.0
+    left_out = (values - values.mean()) * n / (n - 1)
+    return -n / 2 * float(np.log((left_out @ left_out + (_FLOOR * spread) ** 2) / (n + 1)))
 
 
 Model = Surrogate | Linked
@@ -122,26 +132,40 @@ class TransferProposer(BayesianProposer):
         return data, logarithmic
 
     def _beliefs(self, X: Floats) -> tuple[list[Belief], Floats, dict[str, Any]]:
-        beliefs, ceilings, weights = [], [], []
+        objectives = range(len(self._space.objectives))
         pending = self._encoder.encode(self._history.pending)
+        known = [self._data(i) for i in objectives]
+        models = [self._models(i, *known[i]) for i in objectives]
+        shares = self._shares(models, known)
         self._pending_values = []
-        for objective in range(len(self._space.objectives)):
-            data, logarithmic = self._data(objective)
-            models = self._models(objective, data, logarithmic)
-            shares = _shares(models, len(data.y))
+        beliefs, ceilings = [], []
+        for i, (data, logarithmic) in enumerate(known):
             if len(pending):
-                guess, _ = _mixture(models, shares, pending)
+                guess, _ = _mixture(models[i], shares, pending)
                 self._pending_values.append(np.exp(guess) if logarithmic else guess)
                 joined = Data(np.vstack([data.X, pending]), np.concatenate([data.y, guess]))
-                models = self._models(objective, joined, logarithmic)
-            mean, deviation = _mixture(models, shares, X)
-            beliefs.append(Belief(mean, deviation, logarithmic))
-            known = [float(beliefs[-1].centre().max())]
-            known += [float(v) for v in (np.exp(data.y) if logarithmic else data.y)]
-            ceilings.append(max(known))
-            weights.append(shares)
-        average = {k: float(np.mean([shares[k] for shares in weights])) for k in weights[0]}
-        return beliefs, np.array(ceilings), {"weights": average}
+                models[i] = self._models(i, joined, logarithmic)
+            beliefs.append(Belief(*_mixture(models[i], shares, X), logarithmic))
+            seen = np.exp(data.y) if logarithmic else data.y
+            ceilings.append(max([float(beliefs[i].centre().max()), *map(float, seen)]))
+        return beliefs, np.array(ceilings), {"weights": shares}
+
+    def _shares(
+        self, models: Sequence[Mapping[str, Model]], known: Sequence[tuple[Data, bool]]
+    ) -> dict[str, float]:
+        """Weight of each source, and of the target alone, over all objectives together."""
+        trials = len(known[0][0].y)
+        if trials < 2:
+            return dict.fromkeys(models[0], 1 / len(models[0]))
+        totals = dict.fromkeys(models[0], 0.0)
+        for by_name, (data, _) in zip(models, known):
+            spread = max(m.spread for m in by_name.values() if isinstance(m, Linked))
+            for name, model in by_name.items():
+                alone = not isinstance(model, Linked)
+                totals[name] += evidence(data.y, spread) if alone else model.evidence
+        densities = np.array(list(totals.values()))
+        likelihoods = np.exp(densities - densities.max())
+        return dict(zip(totals, (likelihoods / likelihoods.sum()).tolist()))
 
     def _models(self, objective: int, data: Data, logarithmic: bool) -> dict[str, Model]:
         models: dict[str, Model] = {
@@ -173,15 +197,6 @@ def _thinned(source: Source, seed: int) -> Source:
         return Source(source.name, tuple(complete))
     kept = np.random.default_rng(seed).choice(len(complete), _POINTS, replace=False)
     return Source(source.name, tuple(complete[i] for i in sorted(kept.tolist())))
-
-
-def _shares(models: Mapping[str, Model], trials: int) -> dict[str, float]:
-    """Weight of each model: softmax of its leave-one-out log density; equal before there is one."""
-    if trials < _ALONE:
-        return dict.fromkeys(models, 1 / len(models))
-    densities = np.array([model.log_density() for model in models.values()])
-    likelihoods = np.exp(densities - densities.max())
-    return dict(zip(models, (likelihoods / likelihoods.sum()).tolist()))
 
 
 def _mixture(

@@ -68,7 +68,7 @@ def compare(
     for name in samplers:  # a wrong name should end at once, not in a worker
         make(name, table.space, seed=0, budget=trials, sources=_sources(sources))
     tasks = [(name, repeat) for name in samplers for repeat in range(repeats)]
-    with parallel_config(n_jobs=jobs, inner_max_num_threads=1 if jobs > 1 else None):
+    with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=1):
         runs = Parallel()(
             delayed(_repeat)(table, name, trials, (seed, repeat), sources, shuffle_sources)
             for name, repeat in tasks
