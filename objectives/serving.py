@@ -147,5 +147,6 @@ def _environment(space: Space, record: Any, source: Any) -> dict[str, Any]:
         "rows": settings.rows,
         "energy_source": source.name,
         "energy_method": source.method,
+        "energy_model": source.describe(),
         "machine": machine.identity(machine.describe()),
     }

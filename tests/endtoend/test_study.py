@@ -154,13 +154,17 @@ def test_optunas_dashboard_shows_the_study_and_its_values(tuner: Tuner) -> None:
         studies = json.loads(_get(f"{address}/api/studies"))["study_summaries"]
         assert [s["study_name"] for s in studies] == ["small"]
         detail = json.loads(_get(f"{address}/api/studies/{studies[0]['study_id']}"))
-        assert detail["metric_names"] == ["latency_p99_ms", "energy_per_request_j"]
+        assert detail["objective_names"] == ["latency_p99_ms", "energy_per_request_j"]
         assert detail["directions"] == ["minimize", "minimize"]
         stored = store.load_records(f"{tuner.folder}/studies/small.db")
         shown = {t["number"]: t.get("values") for t in detail["trials"]}
         for record in stored:
             if record.values is not None:
                 assert shown[record.number] == pytest.approx(record.values)
+        front = json.loads(tuner.run("pareto", "small", "--json").stdout)["front"]
+        feasible = {r.number for r in stored if r.feasible}
+        best = {t["number"] for t in detail["best_trials"]} & feasible
+        assert best == {m["trial"] for m in front}
     finally:
         psutil.Process(dashboard.pid).terminate()
         dashboard.wait(10)

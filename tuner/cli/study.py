@@ -155,7 +155,7 @@ def _arms(
 ) -> list[Any]:
     from tuner import propose, store, study
 
-    sources = [store.load_table(s, None) for s in args.source]
+    sources = [_source(reference, space) for reference in args.source]
     arms = []
     for levels in combinations(space):
         environment = {
@@ -173,6 +173,22 @@ def _arms(
             if arm.store.get(key) is None:
                 arm.store.put(key, value)
     return arms
+
+
+def _source(reference: str, space: Space) -> Any:
+    """A stored study as a source to learn from; its objectives must be the space's."""
+    from tuner import store, study
+    from tuner.propose.source import Source
+
+    stored = store.open_study(reference)
+    wanted = [o.name for o in space.objectives]
+    if stored.metric_names != wanted:
+        raise UsageError(
+            f"--source {reference}: has the objectives {', '.join(stored.metric_names)}, "
+            f"not {', '.join(wanted)}"
+        )
+    finished = [r for r in stored.records() if r.is_finished]
+    return Source(stored.name, tuple(study.observation(r, space) for r in finished))
 
 
 def _conclude(arms: list[Any], space: Space, url: str, summary: Any, pareto: Any) -> None:
