@@ -80,3 +80,21 @@ def test_a_histogram_is_written_cumulatively():
         f":tensorflow:serving:h_sum{{{label}}} 56",
         f":tensorflow:serving:h_count{{{label}}} 3",
     ]
+
+
+def test_the_restore_function_of_a_module_is_read_off_rather_than_run(models):
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    from tuner.modelserver.restore import saved_variables
+
+    def variables(name):
+        data = (models / name / "1" / "saved_model.pb").read_bytes()
+        return saved_variables(saved_model_pb2.SavedModel.FromString(data).meta_graphs[0])
+
+    (found,) = variables("module")
+    assert (found.key, found.slice_spec, found.dtype) == (
+        "w/.ATTRIBUTES/VARIABLE_VALUE",
+        "",
+        tf.float32,
+    )
+    assert variables("half") is None  # a TensorFlow 1 graph restores by itself

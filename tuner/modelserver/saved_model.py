@@ -16,6 +16,7 @@ from tensorflow.core.framework import graph_pb2, node_def_pb2
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 from tensorflow.python.saved_model import loader_impl
 
+from tuner.modelserver.restore import add_restore, saved_variables
 from tuner.modelserver.status import Code, ServingError
 
 _INIT_SIGNATURE = "__saved_model_init_op"
@@ -46,8 +47,11 @@ class SavedModelSession:
         saver = meta_graph.saver_def
         self._restore = self._filename = ""
         self._prefix = path / "variables" / "variables"
+        variables = None
         if saver.restore_op_name and self._prefix.with_suffix(".index").is_file():
-            self._restore, self._filename = saver.restore_op_name, saver.filename_tensor_name
+            variables = saved_variables(meta_graph)
+            if variables is None:
+                self._restore, self._filename = saver.restore_op_name, saver.filename_tensor_name
         self._init = _init_op(meta_graph)
         self._assets = _asset_feeds(path, meta_graph)
         roots = [name for pair in self.signatures.values() for name in _tensors(pair)]
@@ -57,6 +61,8 @@ class SavedModelSession:
         self.graph = tf.Graph()
         with self.graph.as_default():
             tf.import_graph_def(graph_def, name="")
+        kept = {node.name for node in graph_def.node}
+        self._assignments = add_restore(self.graph, variables or [], kept, str(self._prefix))
 
     def start(self, config: config_pb2.ConfigProto) -> None:
         """Restore the variables and run the initialisation.
@@ -68,6 +74,8 @@ class SavedModelSession:
             tensorflow.errors.OpError: what TensorFlow says of a damaged model.
         """
         self.session = tf.compat.v1.Session(graph=self.graph, config=config)
+        if self._assignments:
+            self.session.run(self._assignments)
         if self._restore:
             feeds = {self._filename: str(self._prefix), **self._assets}
             self.session.run(self._element(self._restore), feeds)
