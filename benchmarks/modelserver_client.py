@@ -19,6 +19,7 @@ from pathlib import Path
 DATA, HEADERS, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 4, 6, 7, 8
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
 _FRAME_BYTES = 16384
+"""Until the server allows more."""
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -62,7 +63,7 @@ class Client:
                 (b"content-type", b"application/grpc"),
             )
         )
-        self._window, self._initial_window = 65535, 65535
+        self._window, self._initial_window, self._frame_bytes = 65535, 65535, _FRAME_BYTES
         self._streams: dict[int, _Stream] = {}
         self._next = 1
         self._out = bytearray()
@@ -96,7 +97,7 @@ class Client:
         total = len(self._message)
         for number, stream in self._streams.items():
             while stream.sent < total and self._window > 0 and stream.window > 0:
-                size = min(_FRAME_BYTES, total - stream.sent, self._window, stream.window)
+                size = min(self._frame_bytes, total - stream.sent, self._window, stream.window)
                 last = stream.sent + size == total
                 payload = self._message[stream.sent : stream.sent + size]
                 self._out += frame(DATA, END_STREAM if last else 0, number, payload)
@@ -132,6 +133,8 @@ class Client:
             self._open()
         elif kind == SETTINGS and not flags & ACK:
             for key, value in struct.iter_unpack(">HI", payload):
+                if key == 5:
+                    self._frame_bytes = value
                 if key == 4:
                     for stream in self._streams.values():
                         stream.window += value - self._initial_window

@@ -98,3 +98,39 @@ def test_the_restore_function_of_a_module_is_read_off_rather_than_run(models):
         tf.float32,
     )
     assert variables("half") is None  # a TensorFlow 1 graph restores by itself
+
+
+@pytest.mark.parametrize("rows", [2, 20000])
+def test_a_request_is_read_off_the_wire_as_protobuf_reads_it(rows):
+    from tuner.modelserver.wire import read_predict_request
+
+    request = predict_pb2.PredictRequest(output_filter=["b", "a"])
+    request.model_spec.name, request.model_spec.version.value = "m", 3
+    arrays = {
+        "floats": np.random.default_rng(0).random((rows, 3), np.float32),
+        "flags": np.arange(rows) % 3 == 0,
+        "text": np.array([b"one", b"two"], object),
+        "number": np.array(2.5),
+    }
+    for name, array in arrays.items():
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(array))
+    read, inputs = read_predict_request(request.SerializeToString())
+    assert (read.model_spec, read.output_filter) == (request.model_spec, request.output_filter)
+    assert set(inputs) == set(arrays)
+    for name, array in arrays.items():
+        assert inputs[name].dtype == array.dtype
+        assert inputs[name].shape == array.shape
+        assert (inputs[name] == array).all()
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-7], lambda b: b"\x0b" + b, lambda b: b"\xff" * 40000]
+)
+def test_bytes_that_are_no_request_are_refused(damage):
+    from tuner.modelserver.status import ServingError
+    from tuner.modelserver.wire import read_predict_request
+
+    request = predict_pb2.PredictRequest()
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto(np.zeros(20000, np.float32)))
+    with pytest.raises(ServingError, match="Not a PredictRequest"):
+        read_predict_request(damage(request.SerializeToString()))

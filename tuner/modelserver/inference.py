@@ -27,6 +27,7 @@ from tuner.modelserver.status import (
     invalid_argument,
 )
 from tuner.modelserver.tensors import encode_predict_response, to_array
+from tuner.modelserver.wire import read_predict_request
 
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"
@@ -55,9 +56,15 @@ class Inference:
         self._as_content, self._check_method = as_content, check_method_name
         self._metrics = metrics
 
-    def predict(self, servable: Servable, request: predict_pb2.PredictRequest) -> bytes:
-        """A serialised PredictResponse."""
-        inputs = {name: to_array(tensor) for name, tensor in request.inputs.items()}
+    def predict(
+        self,
+        servable: Servable,
+        request: predict_pb2.PredictRequest,
+        inputs: dict[str, np.ndarray] | None = None,
+    ) -> bytes:
+        """A serialised PredictResponse; ``inputs`` where they are not in the message."""
+        if inputs is None:
+            inputs = {name: to_array(tensor) for name, tensor in request.inputs.items()}
         signature, chosen, outputs = self.run(
             servable, request.model_spec.signature_name, inputs, request.output_filter
         )
@@ -222,11 +229,14 @@ class Api:
         self._entrypoint, self._metrics, self._cache = entrypoint, metrics, cache
 
     def predict(self, body: bytes) -> bytes:
-        request = decode(predict_pb2.PredictRequest, body)
+        request, inputs = read_predict_request(body)
         if self._metrics is None and self._cache is None:
-            return self._inference.predict(find(self._repository, request.model_spec), request)
+            servable = find(self._repository, request.model_spec)
+            return self._inference.predict(servable, request, inputs)
         return self.counted(
-            request.model_spec, "Predict", lambda servable: self._predict(servable, request, body)
+            request.model_spec,
+            "Predict",
+            lambda servable: self._predict(servable, request, inputs, body),
         )
 
     def classify(self, body: bytes) -> bytes:
@@ -287,11 +297,15 @@ class Api:
         return kept
 
     def _predict(
-        self, servable: Servable, request: predict_pb2.PredictRequest, body: bytes
+        self,
+        servable: Servable,
+        request: predict_pb2.PredictRequest,
+        inputs: dict[str, np.ndarray],
+        body: bytes,
     ) -> bytes:
         signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
         return self.cached(
-            servable, signature, body, lambda: self._inference.predict(servable, request)
+            servable, signature, body, lambda: self._inference.predict(servable, request, inputs)
         )
 
 

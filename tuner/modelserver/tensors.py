@@ -67,14 +67,19 @@ _TYPED_FIELD = {
 """TensorProto's typed field of a dtype, and how to view the array to fill it."""
 
 
-def to_array(proto: tensor_pb2.TensorProto) -> np.ndarray:
+def to_array(
+    proto: tensor_pb2.TensorProto, content: bytes | memoryview | None = None
+) -> np.ndarray:
     """The array a TensorProto holds; ``tensor_content`` is viewed, not copied.
+
+    Args:
+        content: the ``tensor_content``, where it was kept out of the message.
 
     Raises:
         ServingError: INVALID_ARGUMENT where content, shape and type do not fit together.
     """
     dtype = _NUMERIC.get(proto.dtype)
-    content = proto.tensor_content
+    content = content or proto.tensor_content
     if content and dtype is not None:
         shape = [dim.size for dim in proto.tensor_shape.dim]
         if len(content) != math.prod(shape) * dtype.itemsize:
