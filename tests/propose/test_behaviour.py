@@ -1,0 +1,157 @@
+"""What single proposers promise beyond the contract."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.contracts.proposer_contract import FINITE, MIXED, drive, ended, values
+from tuner.measurement import configuration_key
+from tuner.propose import Observation, Source, make
+from tuner.propose.auto import choose
+from tuner.space import Constraint, Objective, Parameter, Space
+
+LEVELS = tuple(range(8))
+PLANE = Space(
+    name="plane",
+    parameters=tuple(Parameter(n, "int", choices=LEVELS, ordered=True) for n in "abc"),
+    objectives=FINITE.objectives,
+    constraints=(),
+)
+
+
+def plane(c) -> tuple[float, float]:
+    return 1.0 + c["a"] + 0.1 * c["c"], 9.0 - c["a"] + c["b"] + 0.1 * c["c"]
+
+
+def run(proposer, trials, response, fails=lambda c: False, violation=None):
+    seen = []
+    for number in range(trials):
+        proposal = proposer.propose()
+        c = proposal.configuration
+        bad = {"failed": 1.0} if fails(c) else ({} if violation is None else {"slo": violation(c)})
+        state, result = ("failed", None) if fails(c) else ("complete", response(c))
+        seen.append(Observation(c, state, result, bad, proposal.notes, number))
+        proposer.observe(seen[-1])
+    return seen
+
+
+@pytest.mark.parametrize("name", ["auto", "tpe"])
+def test_regions_that_crash_are_left(name):
+    crashes = [
+        o.state == "failed"
+        for o in run(make(name, PLANE, seed=0), 40, plane, fails=lambda c: c["b"] < 4)
+    ]
+    assert np.mean(crashes[-15:]) < 0.25
+
+
+def test_auto_keeps_a_service_level_in_a_single_objective_study():
+    space = replace(PLANE, objectives=(Objective("energy_j", "minimize"),))
+    space = replace(space, constraints=(Constraint("latency_ms", maximum=5.0),))
+    seen = run(
+        make("auto", space, seed=0),
+        25,
+        lambda c: (10.0 - c["a"] + c["b"],),
+        violation=lambda c: (1.0 + c["a"] - 5.0) / 5.0,
+    )
+    best = min(o.values[0] for o in seen if o.feasible)
+    assert best == 6.0
+    assert np.mean([o.feasible for o in seen[-10:]]) > 0.5
+
+
+def test_auto_takes_three_objectives():
+    space = replace(PLANE, objectives=tuple(Objective(n, "minimize") for n in "xyz"))
+    seen = run(make("auto", space, seed=0), 12, lambda c: (*plane(c), 1.0 + c["c"]))
+    assert len({configuration_key(o.configuration) for o in seen}) == 12
+
+
+@pytest.mark.parametrize(
+    ("budget", "sources", "taken"),
+    [(40, (), "grid"), (20, (), "bayesian"), (20, ("one",), "transfer"), (5_000, (), "nsga2")],
+)
+def test_auto_says_what_it_takes_and_why(budget, sources, taken):
+    space = PLANE if budget == 5_000 else FINITE
+    space = replace(space, parameters=MIXED.parameters, exclude=()) if budget == 5_000 else space
+    known = tuple(Source(s, tuple(drive(make("grid", FINITE, seed=0), 9))) for s in sources)
+    text = choose(space, seed=0, budget=budget, sources=known, repeats=False).explain()
+    assert f"takes {taken}, because" in text
+
+
+def test_a_source_that_helps_gains_weight_and_one_that_misleads_loses_it():
+    every = list(PLANE.configurations())
+    true = [plane(c) for c in every]
+    dealt = [true[i] for i in np.random.default_rng(0).permutation(len(true))]
+
+    def source(name, results):
+        pairs = zip(every, results)
+        return Source(
+            name, tuple(Observation(c, "complete", (2 * a, 3 * b)) for c, (a, b) in pairs)
+        )
+
+    both = (source("good", true), source("bad", dealt))
+    seen = run(make("transfer", PLANE, seed=0, sources=both), 8, plane)
+    weights = seen[-1].notes["weights"]
+    assert weights["good"] > 0.9
+    assert weights["bad"] < 0.05
+    alone = run(make("transfer", PLANE, seed=0, sources=both[1:]), 10, plane)
+    assert alone[-1].notes["weights"]["bad"] < 0.3
+
+
+def test_screening_tells_main_effects_apart_in_few_trials():
+    space = Space(
+        "options",
+        tuple(Parameter(f"o{i}", "categorical", choices=(False, True)) for i in range(11)),
+    )
+    design = drive(make("screening", space, seed=0), 100)
+    assert len(design) <= 13
+    signs = np.array([[1 if o.configuration[f"o{i}"] else -1 for i in range(11)] for o in design])
+    assert np.abs(np.corrcoef(signs[:12].T) - np.eye(11)).max() < 0.1
+
+
+def test_nsga2_goes_on_with_its_generation_after_a_restart():
+    earlier = drive(make("nsga2", MIXED, seed=0), 45)
+    resumed = make("nsga2", MIXED, seed=0)
+    for o in earlier:
+        resumed.observe(o)
+    assert resumed.propose().notes["generation"] == 2
+
+
+def test_a_configuration_may_come_again_when_repeats_are_asked_for():
+    proposer = make("random", FINITE, seed=0, repeats=True)
+    keys = {configuration_key(o.configuration) for o in drive(proposer, 3 * FINITE.size)}
+    assert len(keys) <= FINITE.size
+
+
+@pytest.mark.slow
+def test_a_proposal_takes_at_most_a_second_at_300_trials():
+    space = Space(
+        "options",
+        tuple(Parameter(f"o{i}", "categorical", choices=(False, True)) for i in range(12)),
+        constraints=(),
+    )
+    every = list(space.configurations())
+    rng = np.random.default_rng(0)
+    proposer = make("auto", space, seed=0)
+    for number, i in enumerate(rng.choice(len(every), 300, replace=False)):
+        c = every[int(i)]
+        a, b = 1.0 + sum(c.values()), 15.0 - 2 * c["o0"] + c["o1"] * c["o2"]
+        proposer.observe(Observation(c, "complete", (a, b), number=number))
+    proposer.propose()
+    start = time.process_time()
+    proposer.propose()
+    assert time.process_time() - start < 1.0
+
+
+@pytest.mark.slow
+def test_tpe_takes_at_most_a_second_at_10_000_trials():
+    rng, proposer = np.random.default_rng(0), make("tpe", MIXED, seed=0)
+    for number in range(10_000):
+        c = {"batching": False, "share": float(rng.uniform(0.1, 1)), "mode": "xyz"[rng.integers(3)]}
+        proposer.observe(Observation(c, "complete", values(c), number=number))
+    proposer.propose()
+    start = time.process_time()
+    proposer.observe(ended(proposer.propose(), 10_000))
+    assert time.process_time() - start < 1.0

@@ -1,0 +1,42 @@
+"""The Gaussian process: gradients, calibration of the noise, and time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tuner.propose.surrogate import MainEffectsKernel, Surrogate
+
+
+def test_the_kernels_gradient_agrees_with_differences():
+    X = np.random.default_rng(0).random((12, 3))
+    kernel = MainEffectsKernel(0.7, 0.4, np.array([0.5, 0.7, 2.0]))
+    _, gradient = kernel(X, eval_gradient=True)
+    for i in range(len(kernel.theta)):
+        step = np.zeros(len(kernel.theta))
+        step[i] = 1e-5
+        above, below = (kernel.clone_with_theta(kernel.theta + s)(X) for s in (step, -step))
+        assert np.abs((above - below) / 2e-5 - gradient[..., i]).max() < 1e-8
+
+
+def test_main_effects_are_learnt_from_few_points():
+    rng = np.random.default_rng(1)
+    X = rng.integers(0, 2, size=(20, 8)).astype(float)
+    new = rng.integers(0, 2, size=(200, 8)).astype(float)
+    weights = np.array([3.0, -2.0, 1.0, 0, 0, 0, 0, 0])
+    mean, _ = Surrogate(8).fit(X, X @ weights).predict(new)
+    assert np.corrcoef(mean, new @ weights)[0, 1] > 0.95
+
+
+def test_noise_is_told_apart_from_the_response():
+    rng = np.random.default_rng(2)
+    X = rng.random((60, 2))
+    y = 5 * X[:, 0] + 0.5 * rng.standard_normal(60)
+    assert Surrogate(2).fit(X, y).noise == pytest.approx(0.5, rel=0.5)
+
+
+def test_equal_responses_do_not_break_the_fit():
+    X = np.random.default_rng(3).random((5, 2))
+    mean, deviation = Surrogate(2).fit(X, np.full(5, 7.0)).predict(X)
+    assert np.allclose(mean, 7.0)
+    assert np.isfinite(deviation).all()
