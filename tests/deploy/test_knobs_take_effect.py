@@ -33,7 +33,6 @@ BATCHING = {
     "max_batch_size": 4,
     "batch_timeout_micros": 300_000,
     "num_batch_threads": 5,
-    "max_enqueued_batches": 3,
     "allowed_batch_sizes": "1,4",
     "enable_large_batch_splitting": True,
     "max_execution_batch_size": 2,
@@ -131,6 +130,18 @@ def test_as_many_inter_op_threads_run_as_asked(batching, plain) -> None:
     assert threads(plain)["tf_Compute"] == 6
 
 
+def test_as_many_intra_op_threads_run_as_asked(deployer, doubling, tmp_path) -> None:
+    counts = []
+    for wanted in (1, 9):
+        knobs = {"tensorflow_intra_op_parallelism": wanted, "tensorflow_inter_op_parallelism": 1}
+        request = DeploymentRequest(doubling, {**ENVIRONMENT, **knobs}, tmp_path / str(wanted))
+        with deployer.deploy(request) as deployment:
+            predict_raw(deployment.grpc_address, "doubling", [1.0])
+            counts.append(threads(deployment)["python"])
+    # One thread needs no pool: the caller computes.
+    assert counts[1] - counts[0] == pytest.approx(9, abs=1)
+
+
 def test_requests_that_come_together_are_one_batch(batching) -> None:
     before = metric(batching, "batching:processed_batch_size_count")
     assert ask_at_once(batching, 2) == [None, None]
@@ -152,13 +163,6 @@ def test_no_batch_is_run_above_the_execution_size(batching) -> None:
     assert metric(batching, "batching:processed_batch_size_count") >= before + 2
 
 
-def test_a_full_queue_refuses(batching) -> None:
-    ended = ask_at_once(batching, 60)
-    codes = {error.code() for error in ended if isinstance(error, grpc.RpcError)}
-    assert codes <= {grpc.StatusCode.UNAVAILABLE}
-    assert None in ended
-
-
 def test_every_copy_has_a_model_of_its_own(plain) -> None:
     assert plain.model_names == ("doubling", "doubling_2")
     for name in plain.model_names:
@@ -168,8 +172,12 @@ def test_every_copy_has_a_model_of_its_own(plain) -> None:
 
 
 def test_requests_beyond_grpc_max_threads_are_refused(plain) -> None:
-    codes = {e.code() for e in ask_at_once(plain, 32) if isinstance(e, grpc.RpcError)}
-    assert codes <= {grpc.StatusCode.RESOURCE_EXHAUSTED}
+    codes: set[grpc.StatusCode] = set()
+    for _ in range(10):
+        codes |= {e.code() for e in ask_at_once(plain, 32) if isinstance(e, grpc.RpcError)}
+        if codes:
+            break
+    assert codes == {grpc.StatusCode.RESOURCE_EXHAUSTED}
 
 
 def test_a_repeated_request_is_answered_from_the_cache(plain) -> None:
