@@ -5,8 +5,7 @@ source's, with ``b`` near one, plus a Gaussian process for the rest. Responses o
 environments are often linear in each other (Jamshidi et al. 2017). The target alone is one more
 model. The weight of a source is how much better the line predicts each trial from the others than
 their plain mean does (leave-one-out density, as in Bayesian stacking, Yao et al. 2018; RGPE, Feurer
-et al. 2018, compares ranks instead). The line is held near slope one, so a source that misleads
-does worse than no source at all and loses its weight with the first trials that contradict it.
+et al. 2018, compares ranks instead). It is judged at slope one, so a source that misleads does worse than no source at all and loses its weight with the first trials that contradict it.
 """
 
 from __future__ import annotations
@@ -30,6 +29,8 @@ _SLOPE = 0.3
 """Prior deviation of the slope ``b`` from one."""
 _REST = 0.35
 """Deviation of what a source doesn't explain, relative to the source's own, before trials tell."""
+_SLOPES = (0.5, 2.0)
+"""Bounds of the slope: beyond them the source isn't about the same thing."""
 _FLOOR = 0.1
 _ALONE = 2
 """Trials from which the target's own model takes part."""
@@ -56,7 +57,8 @@ class Linked:
         predicted = prior.mean(data.X) if len(data.y) else np.empty(0)
         self._line(predicted, data.y)
         rest = data.y - self._along(predicted)
-        self.evidence = evidence(rest, prior.spread)
+        # A fitted slope would let a source that misleads fade to no source at all, unnoticed.
+        self.evidence = evidence(data.y - predicted, prior.spread)
         self._model: Surrogate | None = None
         if len(data.y):
             scale = _REST * prior.spread
@@ -70,7 +72,8 @@ class Linked:
         self._centre, self._offset = float(source.mean()), float(y.mean())
         x, z = source - self._centre, y - self._offset
         rest = (_REST * self._prior.spread) ** 2
-        self._slope = float((x @ z / rest + 1 / _SLOPE**2) / (x @ x / rest + 1 / _SLOPE**2))
+        slope = float((x @ z / rest + 1 / _SLOPE**2) / (x @ x / rest + 1 / _SLOPE**2))
+        self._slope = min(max(slope, _SLOPES[0]), _SLOPES[1])
 
     def _along(self, source: Floats) -> Floats:
         return self._offset + self._slope * (source - self._centre)
