@@ -117,6 +117,8 @@ class Signature:
     def _prepare(self, outputs: tuple[str, ...]) -> Run:
         with self._lock:
             if outputs not in self._prepared:
+                feeds: Sequence[str]
+                fetches: Sequence[str]
                 if self._batched is not None and not outputs:
                     feeds, fetches = self._batched.feeds, self._batched.fetches
                 else:

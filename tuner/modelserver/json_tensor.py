@@ -290,6 +290,7 @@ def _example(item: Any) -> example_pb2.Example:
 
 
 def _add_to_feature(feature: Any, name: str, value: Any) -> None:
+    item: bytes | int | float
     if isinstance(value, str):
         kind, item = "bytes_list", value.encode()
     elif _is_base64(value):

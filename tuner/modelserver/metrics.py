@@ -24,6 +24,10 @@ class _Metric:
         self.name, self.labels = _PREFIX + name, tuple(labels)
         self._lock = threading.Lock()
 
+    def lines(self) -> list[str]:
+        """The text that Prometheus reads."""
+        raise NotImplementedError
+
     def _label_text(self, values: Sequence[str], extra: str = "") -> str:
         pairs = [f'{key}="{_escape(value)}"' for key, value in zip(self.labels, values)]
         pairs += [extra] if extra else []

@@ -97,7 +97,9 @@ class Repository:
             if model is None or label not in model.labels:
                 raise invalid_argument(f"Unrecognized servable version label: {label}")
             version = model.labels[label]
-        found = model.versions.get(version) if model is not None else None
+        found = None
+        if model is not None and version is not None:
+            found = model.versions.get(version)
         if found is None or found.servable is None:
             raise ServingError(
                 Code.NOT_FOUND, f"Servable not found for request: Specific({name}, {version})"
@@ -245,7 +247,9 @@ class Repository:
     def _publish(self, model: _Model) -> None:
         available = model.available()
         if available:
-            self._latest[model.name] = available[-1].servable
+            newest = available[-1].servable
+            assert newest is not None
+            self._latest[model.name] = newest
         else:
             self._latest.pop(model.name, None)
 
