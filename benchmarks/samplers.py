@@ -16,10 +16,20 @@ DERIVED = (
     "cores=core0_status+core1_status+core2_status+core3_status",
     "energy=inference_time*power_consumption",
 )
-OPTIONS = (
-    "batch_size,conv1_filters,conv1_size,conv2_filters,conv2_size,conv3_filters,conv3_size,"
-    "log_lr,log_beta1,log_beta2,log_epsilon,log_decay"
-).split(",")
+OPTIONS = [
+    "batch_size",
+    "conv1_filters",
+    "conv1_size",
+    "conv2_filters",
+    "conv2_size",
+    "conv3_filters",
+    "conv3_size",
+    "log_lr",
+    "log_beta1",
+    "log_beta2",
+    "log_epsilon",
+    "log_decay",
+]
 HOSTS = ("t__azure__Wafer", "t__feature3-tf__Wafer")
 
 

@@ -31,7 +31,10 @@ _REST = 0.35
 """Deviation of what a source doesn't explain, relative to the source's own, before trials tell."""
 _SLOPES = (0.5, 2.0)
 """Bounds of the slope: beyond them the source isn't about the same thing."""
+_MARGIN = 0.2
+"""Log density a trial, and an objective, that a source must gain to keep its weight."""
 _FLOOR = 0.1
+"""Deviation, relative to a source's own, that even a perfect source leaves open."""
 _ALONE = 2
 """Trials from which the target's own model takes part."""
 _NEGLIGIBLE = 1e-4
@@ -58,7 +61,9 @@ class Linked:
         self._line(predicted, data.y)
         rest = data.y - self._along(predicted)
         # A fitted slope would let a source that misleads fade to no source at all, unnoticed.
-        self.evidence = evidence(data.y - predicted, prior.spread)
+        # A source that says nothing (flat, or pure noise) would be as good as the mean: each
+        # trial must gain something by it.
+        self.evidence = evidence(data.y - predicted, prior.spread) - _MARGIN * len(data.y)
         self._model: Surrogate | None = None
         if len(data.y):
             scale = _REST * prior.spread
