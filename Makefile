@@ -4,13 +4,23 @@ PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
 STUDY_ARGS ?=
 
-.PHONY: study test check weights lock clean
+.PHONY: study test check bench real-serving weights lock clean
 
 study: $(READY)
 	$(PYTHON) -m tuner study --space search_spaces/batching.yaml $(STUDY_ARGS)
 
 test: $(READY)
 	$(PYTHON) -m pytest $(PYTEST_ARGS)
+
+# Speed of the embedded server and of the load generator; wants an idle machine.
+bench: $(READY)
+	$(PYTHON) benchmarks/load_overhead.py
+	$(PYTHON) benchmarks/modelserver.py
+
+# The deployers' contract against a real TensorFlow Serving: set TUNER_REAL_SERVING_BINARY=FILE
+# or TUNER_REAL_SERVING_IMAGE=NAME.
+real-serving: $(READY)
+	$(PYTHON) -m pytest -m "slow or not slow" tests/deploy/test_real_serving.py
 
 check: $(READY)
 	$(VENV)/bin/ruff check tuner objectives tests benchmarks

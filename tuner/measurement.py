@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Union
+from typing import Any
 
-Scalar = Union[bool, int, float, str]
+Scalar = bool | int | float | str
 Configuration = Mapping[str, Scalar]
 """One choice of values: knob name -> value. Knobs whose condition does not hold are absent."""
 
@@ -179,7 +179,7 @@ class Failure:
     """What was seen before it failed (error counts, client lag), never used as a result."""
 
 
-Outcome = Union[Measurement, Failure]
+Outcome = Measurement | Failure
 
 
 def to_json(record: Any) -> Any:

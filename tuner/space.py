@@ -60,6 +60,13 @@ class Parameter:
     where: Where = field(default=Where(), compare=False)
 
     @property
+    def bounds(self) -> tuple[float, float]:
+        """``(low, high)`` of a range. Raises ValueError for a list of choices."""
+        if self.low is None or self.high is None:
+            raise ValueError(f"{self.name} has choices, not a range")
+        return self.low, self.high
+
+    @property
     def is_discrete(self) -> bool:
         """Whether ``levels()`` holds every value that the parameter may take."""
         if self.choices or self.step is not None:
@@ -102,7 +109,7 @@ class Parameter:
                 "a continuous range cannot be enumerated; say levels: N (or step:)"
             )
         if self.kind == "int":
-            return tuple(sorted({int(round(v)) for v in values}))
+            return tuple(sorted({round(v) for v in values}))
         return tuple(sorted({float(v) for v in values}))
 
     def _even_levels(self, count: int) -> list[float]:

@@ -385,7 +385,7 @@ def _factors(node: Node | None, taken: set[str]) -> dict[str, tuple[Scalar, ...]
 
 
 def _objectives(node: Node) -> tuple[Objective, ...]:
-    out = []
+    out: list[Objective] = []
     for item in node.sequence():
         if item.is_mapping:
             pairs = item.mapping()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tuner.deploy.base import Deployer, Deployment, DeploymentRequest, ModelToServe
 from tuner.deploy.knobs import server_identity
@@ -82,7 +82,7 @@ class TrialRunner:
         self.capacity_rps: float | None = None
         self._kept: tuple[Any, Deployment, ExitStack] | None = None
 
-    def __enter__(self) -> TrialRunner:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

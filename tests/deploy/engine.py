@@ -122,8 +122,8 @@ def _prepared(url: str) -> Engine:
         client.api.import_image_from_data(
             _empty_root(), repository=IMAGE, tag="latest",
             changes=[
-                f'ENTRYPOINT ["{sys.executable}", "-m", "tuner.modelserver", "--port=8500", '
-                '"--rest_api_port=8501", "--model_name=model", "--model_base_path=/models/model"]'
+                (f'ENTRYPOINT ["{sys.executable}", "-m", "tuner.modelserver", "--port=8500", '
+                '"--rest_api_port=8501", "--model_name=model", "--model_base_path=/models/model"]')
             ],
         )
     finally:

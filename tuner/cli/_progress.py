@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from tqdm import tqdm
 
@@ -26,7 +26,7 @@ class Progress:
         self._started = self._begun = 0.0
         self._total = self._done = self._earlier = 0
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

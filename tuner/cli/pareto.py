@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def describe(marked: Any) -> dict[str, Any]:
 
     def plain(value: Any) -> Any:
         value = value.item() if hasattr(value, "item") else value
-        return None if value is None or value != value else value
+        return None if value is None or (isinstance(value, float) and math.isnan(value)) else value
 
     out = []
     for _, row in members(marked).iterrows():

@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tuner.measurement import Configuration
 
@@ -79,7 +79,7 @@ class Deployer(ABC):
     def close(self) -> None:
         """Give back what outlives a deployment (a fork server, a Docker client)."""
 
-    def __enter__(self) -> "Deployer":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -49,7 +49,7 @@ def engine(url: str | None = None) -> Any:
     try:
         client = docker.DockerClient(base_url=url) if url else docker.from_env()
         client.ping()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the SDK passes on its transports' own errors
         place = url or os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
         text = " ".join(str(error).split())[:160]
         raise UnavailableError(f"no Docker engine answers at {place} ({text})") from None

@@ -27,9 +27,9 @@ def text(bundle: Bundle) -> str:
     if cpus is not None:
         run += f"taskset -c 0-{int(cpus) - 1} "
     for knob, setting in (("cpu_quota", "CPUQuota"), ("memory_limit_mb", "MemoryMax")):
-        value = bundle.knob(knob)
-        if value is not None:
-            amount = f"{float(value):.0%}" if knob == "cpu_quota" else f"{value}M"
+        limit = bundle.knob(knob)
+        if limit is not None:
+            amount = f"{float(limit):.0%}" if knob == "cpu_quota" else f"{limit}M"
             lines.append(f"# Measured under systemd-run --scope -p {setting}={amount} (or the like).")
     arguments = [_argument(bundle, name, value) for name, value in bundle.server.flags]
     lines.append(run + '"$server" \\')

@@ -72,7 +72,8 @@ class BayesianProposer(Proposer):
 
     def propose(self) -> Proposal | None:
         rng = np.random.default_rng(derived_seed(self._seed, self._history.trials))
-        chosen, notes = self._initial(rng), {}
+        chosen = self._initial(rng)
+        notes: dict[str, object] = {}
         if chosen is None:
             candidates, encoded = self._candidates(rng)
             if not candidates:

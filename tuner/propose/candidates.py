@@ -21,7 +21,7 @@ def enumerated(space: Space, limit: int = ENUMERABLE) -> list[Configuration] | N
     ``limit``."""
     if not space.is_finite:
         return None
-    found = list(itertools.islice(space.configurations(), limit + 1))
+    found: list[Configuration] = list(itertools.islice(space.configurations(), limit + 1))
     return found if len(found) <= limit else None
 
 
@@ -30,7 +30,8 @@ def draw_value(parameter: Parameter, rng: np.random.Generator) -> Scalar:
     says so)."""
     if parameter.choices:
         return parameter.choices[int(rng.integers(len(parameter.choices)))]
-    low, high = float(parameter.low), float(parameter.high)  # type: ignore[arg-type]
+    bottom, top = parameter.bounds
+    low, high = float(bottom), float(top)
     if parameter.step and not parameter.log:
         steps = math.floor((high - low) / parameter.step + 1e-9)
         value = low + parameter.step * int(rng.integers(steps + 1))
@@ -41,7 +42,7 @@ def draw_value(parameter: Parameter, rng: np.random.Generator) -> Scalar:
             value = math.exp(rng.uniform(math.log(max(low, 0.5)), math.log(high)))
         else:
             value = rng.uniform(low, high)
-        value = min(max(round(value), parameter.low), parameter.high)  # type: ignore[type-var]
+        value = min(max(round(value), bottom), top)
     elif parameter.log:
         value = math.exp(rng.uniform(math.log(low), math.log(high)))
     else:

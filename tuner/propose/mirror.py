@@ -223,17 +223,17 @@ def distribution(parameter: Parameter) -> BaseDistribution:
         if is_ordered(parameter):
             return IntDistribution(0, len(parameter.choices) - 1)
         return CategoricalDistribution(list(range(len(parameter.choices))))
+    low, high = parameter.bounds
     if parameter.kind == "int":
         if parameter.log:
-            return IntDistribution(int(parameter.low), int(parameter.high), log=True)  # type: ignore
-        step = int(parameter.step or 1)
-        return IntDistribution(int(parameter.low), int(parameter.high), step=step)  # type: ignore
+            return IntDistribution(int(low), int(high), log=True)
+        return IntDistribution(int(low), int(high), step=int(parameter.step or 1))
     step_of_float = None if parameter.log else parameter.step
     return FloatDistribution(
-        float(parameter.low),
-        float(parameter.high),
+        float(low),
+        float(high),
         log=parameter.log,
-        step=step_of_float,  # type: ignore
+        step=step_of_float,
     )
 
 

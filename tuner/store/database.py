@@ -41,7 +41,9 @@ class Store:
             study = optuna.create_study(
                 storage=storage,
                 study_name=name,
-                directions=[o.direction for o in space.objectives],
+                directions=[
+                    optuna.study.StudyDirection[o.direction.upper()] for o in space.objectives
+                ],
                 sampler=optuna.samplers.RandomSampler(),
                 load_if_exists=True,
             )
