@@ -169,8 +169,8 @@ class TransferProposer(BayesianProposer):
         for by_name, (data, _) in zip(models, known):
             spread = max(m.spread for m in by_name.values() if isinstance(m, Linked))
             for name, model in by_name.items():
-                alone = not isinstance(model, Linked)
-                totals[name] += evidence(data.y, spread) if alone else model.evidence
+                linked = isinstance(model, Linked)
+                totals[name] += model.evidence if linked else evidence(data.y, spread)
         densities = np.array(list(totals.values()))
         likelihoods = np.exp(densities - densities.max())
         return dict(zip(totals, (likelihoods / likelihoods.sum()).tolist()))
