@@ -169,8 +169,9 @@ class TransferProposer(BayesianProposer):
         for by_name, (data, _) in zip(models, known):
             spread = max(m.spread for m in by_name.values() if isinstance(m, Linked))
             for name, model in by_name.items():
-                linked = isinstance(model, Linked)
-                totals[name] += model.evidence if linked else evidence(data.y, spread)
+                totals[name] += (
+                    model.evidence if isinstance(model, Linked) else evidence(data.y, spread)
+                )
         densities = np.array(list(totals.values()))
         likelihoods = np.exp(densities - densities.max())
         return dict(zip(totals, (likelihoods / likelihoods.sum()).tolist()))
