@@ -16,6 +16,7 @@ test: $(READY)
 bench: $(READY)
 	$(PYTHON) benchmarks/load_overhead.py
 	$(PYTHON) benchmarks/modelserver.py
+	$(PYTHON) benchmarks/spread.py
 
 # The deployers' contract against a real TensorFlow Serving: set TUNER_REAL_SERVING_BINARY=FILE
 # or TUNER_REAL_SERVING_IMAGE=NAME.

@@ -85,6 +85,10 @@ class ServingEvaluator:
         ]
         return self._runner.run(configuration, levels, folders)
 
+    def end_server(self) -> None:
+        """End the kept server, so that the next trial starts a fresh one."""
+        self._runner.end_server()
+
     def attributes(self) -> Mapping[str, Any]:
         return {
             "seed": self._options.seed,

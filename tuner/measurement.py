@@ -22,7 +22,6 @@ REASONS: Mapping[str, str] = {
     "client_failed": "the load generator ended by itself",
     "no_answers": "no request was answered inside the measured window",
     "energy_lost": "the energy source vanished inside the measured window",
-    "disturbed": "other work on the machine disturbed the stage, twice",
     "killed": "the study was killed while the trial ran; does not count as finished",
     "internal": "tuner itself failed; the traceback is in the log",
 }

@@ -5,14 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 from tuner.deploy.base import Deployer, Deployment, DeploymentRequest, ModelToServe
 from tuner.deploy.knobs import server_identity
 from tuner.errors import TrialFailure, UnavailableError
-from tuner.load import StagePlan, calibrate, rate_for, run_stage
+from tuner.load import StagePlan, calibrate, disturbance, rate_for, run_stage
 from tuner.measurement import (
     Configuration,
     EnergyReading,
@@ -20,6 +20,7 @@ from tuner.measurement import (
     Measurement,
     Outcome,
     Scalar,
+    StageResult,
     to_json,
 )
 from tuner.meter.base import Meter
@@ -126,11 +127,13 @@ class TrialRunner:
         load = level.get("load", self.bench.settings.load)
         assert not isinstance(load, bool)
         plan = self.plan(deployment, {**self.bench.fixed, **configuration}, load, workdir)
-        window = MeteredWindow(self.bench.meter, deployment)
-        try:
-            result = run_stage(plan, window)
-        finally:
-            window.window_closed()
+        result, window = self._stage(plan, deployment)
+        disturbed = disturbance(result.details)
+        if disturbed is not None and deployment.failure() is None:
+            # Once again: the first one says more of the machine's neighbours than of the server.
+            result, window = self._stage(plan, deployment)
+            again = {"disturbed_before": disturbed, "disturbed": disturbance(result.details)}
+            result = replace(result, details={**result.details, **again})
         described = to_json(deployment.describe())
         died = deployment.failure()
         _keep_log(deployment, workdir)
@@ -144,6 +147,15 @@ class TrialRunner:
         if window.lost is not None:
             return Failure("energy_lost", window.lost, "", {"stage": to_json(result)})
         return Measurement(stage=result, energy=window.reading, deployment=described)
+
+    def _stage(
+        self, plan: StagePlan, deployment: Deployment
+    ) -> tuple[StageResult, MeteredWindow]:
+        window = MeteredWindow(self.bench.meter, deployment)
+        try:
+            return run_stage(plan, window), window
+        finally:
+            window.window_closed()
 
     def _deployment(self, configuration: Configuration, others: int, workdir: Path) -> Deployment:
         whole = {**self.bench.fixed, **configuration}
