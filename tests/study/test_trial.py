@@ -1,0 +1,182 @@
+"""A trial turns a deployment, a load stage and a meter into an outcome, and says why when not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.study.conftest import measured
+from tuner import trial
+from tuner.deploy.base import Deployer, Deployment, DeploymentRequest, ModelToServe
+from tuner.errors import TrialFailure, UnavailableError
+from tuner.measurement import Failure, Measurement, StageResult
+from tuner.meter import FakeMeter
+from tuner.space import Settings
+from tuner.trial import Bench, TrialRunner
+
+QUIET = {"machine_before": {"busy_others": 0.0, "steal": 0.0, "seconds": 1.0},
+         "machine_window": {"busy": 0.5, "steal": 0.0}}
+STOLEN = {**QUIET, "machine_window": {"busy": 0.5, "steal": 0.6}}
+
+
+class Still(Deployment):
+    """A deployment that only stands there; it dies when told to."""
+
+    grpc_address, rest_address, model_names = "127.0.0.1:1", None, ("m",)
+
+    def __init__(self) -> None:
+        self.death: tuple[str, str] | None = None
+
+    def pids(self) -> tuple[int, ...]:
+        return ()
+
+    def failure(self) -> tuple[str, str] | None:
+        return self.death
+
+    def describe(self) -> Mapping[str, Any]:
+        return {"command_line": ["server"]}
+
+
+class StillDeployer(Deployer):
+    name = "still"
+
+    def __init__(self) -> None:
+        self.alive: list[Still] = []
+        self.deployed = 0
+
+    @contextmanager
+    def deploy(self, request: DeploymentRequest) -> Iterator[Still]:
+        if request.configuration.get("grpc_max_threads") == 13:
+            raise TrialFailure("start_failed", "refused", "the log")
+        self.deployed += 1
+        self.alive.append(Still())
+        try:
+            yield self.alive[-1]
+        finally:
+            self.alive.pop()
+
+
+@pytest.fixture
+def deployer() -> StillDeployer:
+    return StillDeployer()
+
+
+@pytest.fixture
+def runner(deployer: StillDeployer, tmp_path: Path) -> Iterator[TrialRunner]:
+    bench = Bench(
+        model=ModelToServe("m", tmp_path), requests_file=tmp_path / "r.npz",
+        signature="serving_default", deployer=deployer, meter=FakeMeter((10.0,)),
+        settings=Settings(load=50.0), fixed={}, max_error_rate=0.01,
+    )
+    with TrialRunner(bench) as made:
+        yield made
+    assert deployer.alive == []
+
+
+def stages(monkeypatch: pytest.MonkeyPatch, *results: StageResult) -> list[float | None]:
+    """Let the load answer these results in turn; gives the rates it was asked for."""
+    waiting, rates = list(results), []
+
+    def run_stage(plan: Any, observer: Any) -> StageResult:
+        rates.append(plan.rate_rps)
+        observer.window_opened(())
+        observer.window_closed()
+        return waiting.pop(0)
+
+    monkeypatch.setattr(trial, "run_stage", run_stage)
+    return rates
+
+
+def stage(details: Mapping[str, Any] = QUIET, **changes: Any) -> StageResult:
+    return replace(measured(20.0, 0.1).stage, details=dict(details), **changes)
+
+
+def run(runner: TrialRunner, folder: Path, *levels: Mapping[str, Any], **knobs: Any) -> list[Any]:
+    folders: Sequence[Path] = [folder / str(i) for i in range(max(len(levels), 1))]
+    return list(runner.run(knobs, levels or ({},), folders))
+
+
+def test_a_valid_stage_becomes_a_measurement_with_the_energy_of_its_window(
+    runner: TrialRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages(monkeypatch, stage())
+    (outcome,) = run(runner, tmp_path)
+    assert isinstance(outcome, Measurement)
+    assert outcome.energy is not None and outcome.energy.source == FakeMeter.name
+    assert outcome.deployment == {"command_line": ["server"]}
+
+
+def test_a_disturbed_stage_is_repeated_once_and_says_so(
+    runner: TrialRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = stages(monkeypatch, stage(STOLEN), stage(QUIET))
+    (outcome,) = run(runner, tmp_path)
+    assert len(rates) == 2
+    assert "hypervisor" in outcome.stage.details["disturbed_before"]
+    assert outcome.stage.details["disturbed"] is None
+
+
+def test_an_invalid_stage_is_a_failure_with_its_reason(
+    runner: TrialRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages(monkeypatch, stage(valid=False, reason="overloaded", message="the queue grew"))
+    (outcome,) = run(runner, tmp_path)
+    assert isinstance(outcome, Failure)
+    assert (outcome.reason, outcome.message) == ("overloaded", "the queue grew")
+    assert outcome.partial["stage"]["requests"] == 100
+
+
+def test_a_server_that_will_not_start_is_a_failure_with_its_log(
+    runner: TrialRunner, tmp_path: Path
+) -> None:
+    (outcome,) = run(runner, tmp_path, grpc_max_threads=13)
+    assert (outcome.reason, outcome.log_tail) == ("start_failed", "the log")
+
+
+def test_a_server_that_dies_in_the_stage_fails_the_trial(
+    runner: TrialRunner, deployer: StillDeployer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_stage(plan: Any, observer: Any) -> StageResult:
+        deployer.alive[-1].death = ("out_of_memory", "killed at its limit")
+        assert observer.should_stop() == "killed at its limit"
+        return stage(valid=False, reason="crash", message="ended")
+
+    monkeypatch.setattr(trial, "run_stage", run_stage)
+    (outcome,) = run(runner, tmp_path)
+    assert outcome.reason == "out_of_memory"
+    assert deployer.alive == []
+
+
+def test_an_energy_source_that_vanishes_fails_the_trial(
+    runner: TrialRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages(monkeypatch, stage())
+    vanishing = FakeMeter((UnavailableError("the counter is gone"),))
+    runner.bench = replace(runner.bench, meter=vanishing)
+    (outcome,) = run(runner, tmp_path)
+    assert (outcome.reason, outcome.message) == ("energy_lost", "the counter is gone")
+
+
+def test_one_deployment_serves_all_load_levels_of_a_configuration(
+    runner: TrialRunner, deployer: StillDeployer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = stages(monkeypatch, stage(), stage(), stage())
+    runner.capacity_rps = 100.0
+    run(runner, tmp_path, {"load": "light"}, {"load": "medium"}, {"load": "high"})
+    assert rates == pytest.approx([30, 60, 90])
+    assert deployer.deployed == 1
+
+
+def test_another_configuration_gets_a_server_of_its_own(
+    runner: TrialRunner, deployer: StillDeployer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages(monkeypatch, stage(), stage())
+    run(runner, tmp_path, tensorflow_intra_op_parallelism=1)
+    run(runner, tmp_path, tensorflow_intra_op_parallelism=2)
+    assert deployer.deployed == 2
+    assert len(deployer.alive) == 1
