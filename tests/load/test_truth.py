@@ -1,11 +1,13 @@
 """Truth: against a server whose every delay is known, the stage reports what the law gives.
 
 Other work on the machine delays the scripted server and its answers, never the other way round,
-so the best of three attempts is judged: a wrong stopwatch is wrong each time.
+so attempts are made until one is true, eight at most: a wrong stopwatch is wrong each time. On a
+machine that is disturbed while all of them run nothing can be told, and the test says so.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tuner.load import run_stage
+from tuner.load import disturbance, run_stage
 from tuner.load.scripted import Bimodal, Constant, Law, ScriptedServer, Stall
 from tuner.measurement import StageResult
 
 WINDOW_S = 3.0
-ATTEMPTS = 3
+ATTEMPTS = 8
+PAUSE_S = 1.0
 
 Samples = dict[str, np.ndarray]
 
@@ -33,7 +36,8 @@ def assert_truth(make_plan: Any, tmp_path: Path) -> Any:
         rate_rps: float,
         law_ms: Callable[[StageResult, Samples], np.ndarray],
     ) -> tuple[StageResult, Samples]:
-        seen = []
+        seen: list[Any] = []
+        disturbed: list[str] = []
         with ScriptedServer(law) as server:
             plan = make_plan(
                 server.grpc_address if protocol == "grpc" else server.rest_address,
@@ -51,6 +55,11 @@ def assert_truth(make_plan: Any, tmp_path: Path) -> Any:
                 seen.append((result.reason, reported, true.tolist()))
                 if result.valid and reported == pytest.approx(true.tolist(), rel=0.03, abs=1.0):
                     return result, samples
+                if why := disturbance(result.details):
+                    disturbed.append(why)
+                time.sleep(PAUSE_S)
+        if len(disturbed) == ATTEMPTS:
+            pytest.skip(f"the machine was disturbed throughout: {disturbed[-1]}")
         raise AssertionError(f"reported against law, (p50, p95, p99) in ms: {seen}")
 
     return check
