@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib
 import itertools
 import os
 import signal
@@ -13,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tuner.cli import _format
+from tuner.cli import _evaluator, _format
 from tuner.cli._progress import Progress
 from tuner.errors import UsageError
 from tuner.measurement import Scalar
@@ -66,13 +65,17 @@ def run(args: argparse.Namespace) -> int:
     for levels in combinations(space):
         store.refuse_other_space(url, store.level_name(name, levels), space)
     trials = args.trials or (None if args.sampler == "grid" else 30)
-    progress = Progress(trials, quiet=args.quiet)
+    progress = Progress(trials or space.size * space.settings.repeats, quiet=args.quiet)
+    options = _options(args)
     # A supervisor's SIGTERM ends a study as Ctrl-C does: saved, with nothing left running.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ExitStack() as stack:
         stack.enter_context(progress)
-        evaluator = stack.enter_context(_open(args, space, name, url, progress.note))
-        arms = _arms(args, space, name, url, trials, evaluator, progress)
+        evaluator = stack.enter_context(
+            _evaluator.open_evaluator(space, options, store.artifacts(url, name), progress.note)
+        )
+        kept = _evaluator.facts(args.space, space, options)
+        arms = _arms(args, space, name, url, trials, evaluator, kept, progress)
         progress.begin(arms, space)
         try:
             summary = study.run(
@@ -129,31 +132,25 @@ def _check_name(name: str) -> None:
         raise UsageError(f"--name {name!r} should be letters, digits, _ . - (at most 64)")
 
 
-def _open(args: argparse.Namespace, space: Space, name: str, url: str, note: Any) -> Any:
-    from objectives.serving import Options
-    from tuner import store
-
-    try:
-        module = importlib.import_module(args.objective)
-    except ImportError as error:
-        raise UsageError(f"--objective {args.objective}: {error}") from None
-    if not hasattr(module, "open"):
-        raise UsageError(f"--objective {args.objective}: has no open(space, options, note)")
-    deployer = {
-        k: v for k, v in (("server_binary", args.server_binary), ("image", args.image)) if v
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """What the evaluator takes beside the space, as JSON."""
+    return {
+        "objective": args.objective,
+        "seed": args.seed,
+        "deployer": {
+            k: v for k, v in (("server_binary", args.server_binary), ("image", args.image)) if v
+        },
+        "idle_w": args.idle_watts,
+        "max_w": args.max_watts,
     }
-    options = Options(
-        artifacts=store.artifacts(url, name), seed=args.seed, deployer=deployer,
-        idle_w=args.idle_watts, max_w=args.max_watts,
-    )
-    return module.open(space, options, note)
 
 
 def _arms(
     args: argparse.Namespace, space: Space, name: str, url: str, trials: int | None,
-    evaluator: Any, progress: Progress,
+    evaluator: Any, facts: dict[str, Any], progress: Progress,
 ) -> list[Any]:
     from tuner import propose, store, study
+    from tuner.propose.repeating import RepeatingProposer
 
     sources = [_source(reference, space) for reference in args.source]
     arms = []
@@ -162,12 +159,16 @@ def _arms(
             **evaluator.environment, "load": levels.get("load", space.settings.load), **levels
         }
         kept = store.Store.create(url, store.level_name(name, levels), space, environment)
+        for key, value in facts.items():
+            if kept.get(key) is None:
+                kept.put(key, value)
         proposer = propose.make(
             args.sampler, space, seed=args.seed, budget=trials, sources=sources
         )
+        if space.settings.repeats > 1:
+            proposer = RepeatingProposer(proposer, space.settings.repeats)
         arms.append(study.Arm(levels, kept, proposer))
-    facts = arms[0].store.facts()
-    complete = evaluator.calibrate(facts, progress.note)
+    complete = evaluator.calibrate(arms[0].store.facts(), progress.note)
     for arm in arms:
         for key, value in complete.items():
             if arm.store.get(key) is None:

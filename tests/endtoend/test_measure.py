@@ -1,0 +1,134 @@
+"""A trial of a study is deployed again and measured longer, where it was measured and only there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from tests.endtoend.conftest import SMALL, Tuner
+from tuner import store
+
+FACTORS = SMALL + "factors: {load: [60, 250]}\n"
+LEVEL = "small@load=250"
+
+
+@pytest.fixture(scope="module")
+def tuner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tuner]:
+    """A folder with a study of one configuration at two loads."""
+    folder = tmp_path_factory.mktemp("measure")
+    (folder / "small.yaml").write_text(FACTORS)
+    runner = Tuner(folder)
+    done = runner.run(
+        "study", "--space", "small.yaml", "--trials", "1", "--seed", "3", "--sampler", "random"
+    )
+    assert done.returncode == 0, done.stderr
+    # The study must stand on its own: what it was made from may change.
+    (folder / "small.yaml").unlink()
+    yield runner
+    runner.end()
+
+
+@pytest.fixture
+def file(tuner: Tuner) -> Path:
+    return tuner.folder / "studies" / "small.db"
+
+
+@contextmanager
+def changed(file: Path, key: str, change: Callable[[Any], Any]) -> Iterator[None]:
+    """The level's study with one of its attributes changed for a while."""
+    study = optuna.load_study(study_name=LEVEL, storage=f"sqlite:///{file}")
+    before = study.user_attrs[key]
+    study.set_user_attr(key, change(before))
+    try:
+        yield
+    finally:
+        study.set_user_attr(key, before)
+
+
+def measure(tuner: Tuner, *arguments: str) -> Any:
+    return tuner.run(
+        "measure", LEVEL, "--storage", "sqlite:///studies/small.db", "--trial", "0", *arguments
+    )
+
+
+def assert_refused(tuner: Tuner, *words: str) -> None:
+    done = measure(tuner, "--max-duration", "1s")
+    assert done.returncode == 2, done.stderr
+    told = [line for line in done.stderr.splitlines() if line.startswith("tuner: ")]
+    assert len(told) == 1 and "Traceback" not in done.stderr
+    for word in words:
+        assert word in told[0]
+
+
+def test_it_measures_the_trials_configuration_at_its_level_and_keeps_it_beside_the_trial(
+    tuner: Tuner, file: Path
+) -> None:
+    before = store.open_study(f"{file}:{LEVEL}")
+    trial, folder = before.records()[0], tuner.folder / "studies" / "small.artifacts"
+    samples = (folder / "00000-250.0" / "samples.npz").read_bytes()
+    done = measure(tuner, "--max-duration", "2s", "--precision", "0.001", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["trial"], found["target_rate_rps"], found["seed"]) == (0, 250.0, 3)
+    assert found["window_s"] == pytest.approx(2.0, abs=0.3) and not found["precise"]
+    low, high = found["latency_p99_interval_ms"]
+    assert 0 < low <= found["metrics"]["latency_p99_ms"] <= high
+    assert found["metrics"]["throughput_rps"] == pytest.approx(250, rel=0.25)
+    assert found["metrics"]["energy_per_request_j"] > 0 and found["energy_source"]
+
+    after = store.open_study(f"{file}:{LEVEL}")
+    (kept,) = after.get("measured_again")
+    assert kept == {k: v for k, v in found.items() if k != "study"}
+    assert after.records() == [trial]
+    assert (folder / "00000-250.0" / "samples.npz").read_bytes() == samples
+    assert (tuner.folder / kept["samples_file"]).exists()
+    assert store.open_study(f"{file}:small@load=60").get("measured_again") is None
+    assert tuner.processes() == []
+
+
+def test_it_ends_once_the_interval_is_as_narrow_as_asked_and_tells_it(
+    tuner: Tuner, file: Path
+) -> None:
+    earlier = store.open_study(f"{file}:{LEVEL}").get("measured_again") or []
+    done = measure(tuner, "--precision", "1000")
+    assert done.returncode == 0, done.stderr
+    for word in ("p50", "p95", "p99", "as precise as asked", "requests/s", "J a request",
+                 "in study"):
+        assert word in done.stdout
+    kept = store.open_study(f"{file}:{LEVEL}").get("measured_again")
+    assert kept[:-1] == earlier
+    assert kept[-1]["window_s"] == pytest.approx(4.0, abs=1.5)
+
+
+def test_a_trial_that_does_not_exist_is_refused(tuner: Tuner) -> None:
+    done = tuner.run("measure", f"studies/small.db:{LEVEL}", "--trial", "7")
+    assert done.returncode == 2 and "no trial 7" in done.stderr
+
+
+def test_another_machine_is_refused(tuner: Tuner, file: Path) -> None:
+    with changed(file, "environment", lambda e: {**e, "machine": "Other CPU, 64 cores"}):
+        assert_refused(tuner, "machine", "Other CPU, 64 cores", "where it was measured")
+
+
+def test_another_model_of_the_same_name_is_refused(tuner: Tuner, file: Path) -> None:
+    with changed(file, "environment", lambda e: {**e, "model_checksum": "0" * 64}):
+        assert_refused(tuner, "model_checksum", "0" * 64)
+
+
+@pytest.mark.parametrize("fact", ["space_text", "settings", "options"])
+def test_a_study_that_does_not_hold_how_it_was_measured_is_refused(
+    tuner: Tuner, file: Path, fact: str
+) -> None:
+    with changed(file, f"fact:{fact}", lambda _: None):
+        assert_refused(tuner, "does not hold how it was measured")
+
+
+def test_a_study_that_holds_another_space_is_refused(tuner: Tuner, file: Path) -> None:
+    with changed(file, "fact:space_text", lambda text: text.replace("[2, 4, 8]", "[2, 4]")):
+        assert_refused(tuner, "another space")

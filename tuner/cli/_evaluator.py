@@ -1,0 +1,117 @@
+"""Opens what runs a study's trials, and keeps with the study what it takes to open it again."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuner.errors import SpaceError, StudyError, UsageError
+from tuner.measurement import Scalar
+from tuner.space import Settings, Space
+
+FACTS = ("space_text", "settings", "options")
+"""Kept with a study at its creation; all it takes to build its space and evaluator anew."""
+
+
+def open_evaluator(
+    space: Space, options: Mapping[str, Any], artifacts: Path, note: Any
+) -> Any:
+    """The evaluator of an objective's module, as a context manager.
+
+    Args:
+        options: ``objective`` (a module's name) and what ``objectives.serving.Options`` takes
+            beside the folder.
+        artifacts: folder for logs and samples.
+        note: told what takes a moment.
+
+    Raises:
+        UsageError: the module can't be imported or opens nothing.
+    """
+    from objectives.serving import Options
+
+    name = options["objective"]
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        raise UsageError(f"--objective {name}: {error}") from None
+    if not hasattr(module, "open"):
+        raise UsageError(f"--objective {name}: has no open(space, options, note)")
+    given = {key: value for key, value in options.items() if key != "objective"}
+    return module.open(space, Options(artifacts=artifacts, **given), note)
+
+
+def facts(file: str, space: Space, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept with a new study.
+
+    Args:
+        file: the space's file, or its shipped name.
+        space: the space after the command line's overrides.
+        options: as ``open_evaluator`` takes them.
+    """
+    from tuner import space_file
+
+    return {
+        "space_text": space_file.find(file).read_text(encoding="utf-8"),
+        "settings": dataclasses.asdict(space.settings),
+        "options": dict(options),
+    }
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The one environment of a stored study, ready to be opened again."""
+
+    space: Space
+    levels: Mapping[str, Scalar]
+    """The level of each factor of the space."""
+    options: Mapping[str, Any]
+
+
+def rebuild(study: Any) -> Environment:
+    """A stored study's space, levels and options.
+
+    Raises:
+        StudyError: the study doesn't hold them, or they aren't those it was measured with.
+    """
+    from tuner import space_file
+
+    text, settings, options = (study.get(key) for key in FACTS)
+    if text is None or settings is None or options is None:
+        raise StudyError(
+            f"study {study.name!r} does not hold how it was measured (a recorded table, or an "
+            "older version's study); run `tuner study` on it once, which adds it"
+        )
+    described, environment = study.space_description, study.environment
+    known = {field.name for field in dataclasses.fields(Settings)}
+    try:
+        space = space_file.parse(text, default_name=str(described.get("name", "space")))
+    except SpaceError as error:
+        raise StudyError(f"study {study.name!r} holds a damaged space: {error}") from None
+    space = dataclasses.replace(
+        space,
+        settings=dataclasses.replace(
+            space.settings, **{k: v for k, v in settings.items() if k in known}
+        ),
+        # The command line may have taken a factor's place (--load).
+        factors={k: tuple(v) for k, v in described.get("factors", {}).items()},
+    )
+    if {"name": space.name, **space.describe()} != described:
+        raise StudyError(f"study {study.name!r} holds another space than it was measured with")
+    return Environment(space, {name: environment[name] for name in space.factors}, options)
+
+
+def refuse_other_environment(study: Any, now: Mapping[str, Any]) -> None:
+    """Raise StudyError where something that the study holds fixed is different now."""
+    from tuner.measurement import to_json
+
+    before = study.environment
+    for key, value in now.items():
+        if key in before and to_json(value) != before[key]:
+            raise StudyError(
+                f"study {study.name!r} was measured with {key} {before[key]!r}, here it is "
+                f"{value!r}; a trial can only be measured again where it was measured"
+            )

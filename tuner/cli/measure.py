@@ -1,0 +1,139 @@
+"""``tuner measure``: a finalist of a study deployed again and measured longer."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import json
+import signal
+import sys
+from typing import Any
+
+from tuner.cli import _evaluator, _format
+from tuner.errors import TrialFailure, UsageError
+from tuner.measurement import Failure, Measurement, to_json
+
+HELP = "measure one trial of a study again, longer and more precisely"
+MIN_DURATION_S = 4.0
+KEPT = "measured_again"
+"""The study's fact that lists these measurements; the trials stay as they are."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("study", metavar="STUDY", help="a study's name, FILE.db or FILE.db:NAME")
+    add("--trial", type=int, required=True, metavar="N", help="the trial's number")
+    add("--precision", type=_format.positive_float, default=0.05, metavar="SHARE",
+        help="end once the p99's 95 %% interval is this narrow: half-width / p99 (%(default)s)")
+    add("--max-duration", type=_format.duration_s, default=60.0, metavar="TIME",
+        help="end then at the latest (60s)")
+    add("--storage", metavar="URL", help="default: sqlite:///studies/<STUDY>.db")
+    add("--json", action="store_true", help="print the record as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    from tuner import machine, store
+
+    study = store.open_study(args.study, args.storage)
+    trial = _trial(study, args.trial)
+    again = _evaluator.rebuild(study)
+    # What is quick to see is looked at before a model is built.
+    _evaluator.refuse_other_environment(
+        study, {"machine": machine.identity(machine.describe())}
+    )
+    settings = dataclasses.replace(
+        again.space.settings, precision=args.precision, max_duration_s=args.max_duration,
+        min_duration_s=min(MIN_DURATION_S, args.max_duration),
+    )
+    space = dataclasses.replace(again.space, settings=settings)
+    artifacts = store.artifacts(study.url, study.name.split("@")[0]) / KEPT
+    folder = artifacts / f"{len(study.get(KEPT) or ()):03d}"
+    # A supervisor's SIGTERM ends it as Ctrl-C does: with nothing left running.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with _evaluator.open_evaluator(space, again.options, folder, _note) as evaluator:
+        _evaluator.refuse_other_environment(study, evaluator.environment)
+        evaluator.calibrate(study.facts(), _note)
+        _note(f"measuring trial {trial.number} for at most {_format.seconds(args.max_duration)}")
+        attributes = evaluator.attributes()
+        (outcome,) = evaluator.evaluate(trial.configuration, [again.levels], [trial.number])
+    if isinstance(outcome, Failure):
+        raise TrialFailure(outcome.reason, outcome.message, outcome.log_tail)
+    entry = _entry(trial.number, outcome, args.precision, attributes)
+    study.put(KEPT, [*(study.get(KEPT) or ()), entry])
+    print(json.dumps({"study": study.name, **entry}, indent=2) if args.json
+          else _text(study, trial, entry))
+    return 0
+
+
+def _trial(study: Any, number: int) -> Any:
+    """The trial of a number, a failed one too: it may have failed by chance."""
+    for record in study.records():
+        if record.number == number:
+            return record
+    raise UsageError(f"study {study.name!r} has no trial {number}")
+
+
+def _note(text: str) -> None:
+    print(f"{text} …", file=sys.stderr, flush=True)
+
+
+def _entry(
+    number: int, measured: Measurement, precision: float, attributes: Any
+) -> dict[str, Any]:
+    stage, energy = measured.stage, measured.energy
+    entry: dict[str, Any] = to_json({
+        "trial": number,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "metrics": measured.metrics(),
+        "latency_p99_interval_ms": stage.latency_p99_interval_ms,
+        "latency_p50_interval_ms": stage.latency_p50_interval_ms,
+        "precision": precision,
+        "precise": stage.precise,
+        "p99_interval_bounded": stage.details.get("p99_interval_bounded", True),
+        "window_s": stage.window_s,
+        "requests": stage.requests,
+        "errors": stage.errors,
+        "target_rate_rps": stage.target_rate_rps,
+        "energy_source": energy.source if energy else None,
+        "energy_method": energy.method if energy else None,
+        "samples_file": stage.samples_file,
+        **attributes,
+    })
+    return entry
+
+
+def _text(study: Any, trial: Any, entry: dict[str, Any]) -> str:
+    metrics = entry["metrics"]
+
+    def shown(name: str) -> str:
+        return _format.metric(name, metrics[name])
+
+    latencies = ", ".join(f"{p} {shown(f'latency_{p}_ms')}" for p in ("p50", "p95", "p99"))
+    lines = [
+        f"trial {trial.number} of {study.name}: {_format.configuration(trial.configuration)}",
+        f"latency     {latencies}",
+    ]
+    if entry["latency_p99_interval_ms"] is not None:
+        state = "as precise as asked" if entry["precise"] else "wider than asked"
+        if not entry["p99_interval_bounded"]:
+            state += "; too few requests for an upper bound, the largest stands for it"
+        lines.append(f"p99 95 %    {_interval(entry['latency_p99_interval_ms'])} ({state})")
+    source = f" ({entry['energy_source']}, {entry['energy_method']})" if entry["energy_source"] else ""
+    lines += [
+        f"throughput  {shown('throughput_rps')}",
+        f"energy      {shown('energy_per_request_j')} a request{source}",
+        f"measured    {entry['requests']} requests in {entry['window_s']:.1f} s",
+    ]
+    if trial.metrics.get("latency_p99_ms") is not None:
+        stage = trial.measurement.get("stage") or {}
+        before = _format.metric("latency_p99_ms", trial.metrics["latency_p99_ms"])
+        interval = stage.get("latency_p99_interval_ms")
+        lines.append(
+            f"in study    p99 {before}" + (f", 95 % {_interval(interval)}" if interval else "")
+        )
+    return "\n".join(lines)
+
+
+def _interval(bounds: Any) -> str:
+    return f"{_format.number(bounds[0])} to {_format.metric('latency_p99_ms', bounds[1])}"
