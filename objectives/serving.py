@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tuner import deploy, machine, meter, models, workloads
+from tuner import deploy, load, machine, meter, models, workloads
 from tuner.deploy.base import ModelToServe
 from tuner.measurement import Configuration, Outcome, Scalar
 from tuner.space import Space
@@ -71,6 +71,10 @@ class ServingEvaluator:
                 )
                 facts["capacity_clients"] = clients
             self._runner.capacity_rps = facts["capacity_rps"]
+            rates = ", ".join(
+                f"{level} {load.rate_for(level, facts['capacity_rps']):.3g}" for level in load.LEVELS
+            )
+            note(f"capacity {facts['capacity_rps']:.3g} requests/s; levels: {rates}")
         return facts
 
     def evaluate(

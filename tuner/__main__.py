@@ -2,6 +2,10 @@
 
 import sys
 
-from tuner.cli import main
+try:
+    from tuner.cli import main
 
-sys.exit(main())
+    code = main()
+except KeyboardInterrupt:
+    code = 130  # while the command line itself was still being imported
+sys.exit(code)

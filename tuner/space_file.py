@@ -16,6 +16,9 @@ from tuner.measurement import METRICS, Scalar
 from tuner.space import Constraint, Objective, Parameter, Settings, Space, Where, same
 
 MAX_BYTES = 1_000_000
+MAX_DEPTH = 20
+MAX_ITEMS = 1024
+"""Longest list in a space file."""
 LOAD_LEVELS = ("light", "medium", "high")
 PATTERNS = ("closed", "constant", "poisson", "burst", "ramp", "staircase")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
@@ -61,6 +64,8 @@ class Node:
             raise self.error(f"should be a list [a, b, …], not {self._seen()}")
         if not self.node.value:
             raise self.error("should not be empty")
+        if len(self.node.value) > MAX_ITEMS:
+            raise self.error(f"is too long: {len(self.node.value)} items, at most {MAX_ITEMS}")
         return [Node(n, self.file, f"{self.key}[{i}]") for i, n in enumerate(self.node.value)]
 
     @property
@@ -230,7 +235,14 @@ def _places(top: Mapping[str, Node]) -> dict[str, Where]:
 
 def _compose(text: str, file: str) -> yaml.Node:
     try:
+        depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise SpaceError(
+                    "is nested too deeply", file=file, line=event.start_mark.line + 1
+                )
             if isinstance(event, yaml.AliasEvent):
                 raise SpaceError(
                     "aliases (*name) are not read; write the value out",

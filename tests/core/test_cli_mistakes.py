@@ -94,6 +94,8 @@ def test_requests_that_do_not_fit_the_signature_are_named(tmp_path: Path) -> Non
         (("--storage", "nonsense://x"), ("storage",)),
         (("--energy", "sunshine"), ("sunshine",)),
         (("--objective", "no.such.module"), ("no.such",)),
+        (("--objective", ".."), ("--objective",)),
+        (("--storage", "garbage"), ("not a URL",)),
     ],
 )
 def test_a_wrong_option_says_what_would_be_right(

@@ -99,3 +99,8 @@ def test_any_text_is_read_or_refused_but_never_breaks(text: str) -> None:
 def test_deep_nesting_is_refused() -> None:
     with pytest.raises(SpaceError):
         parse("parameters: {x: " + "[" * 5000 + "]" * 5000 + "}")
+
+
+def test_a_list_without_end_is_refused() -> None:
+    with pytest.raises(SpaceError, match="too long"):
+        parse("parameters: {x: [" + ", ".join(map(str, range(5000))) + "]}")

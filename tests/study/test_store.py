@@ -181,3 +181,27 @@ def test_opening_a_database_again_keeps_the_locks_of_the_open_ones(
     monkeypatch.setattr(Path, "open", watched)
     Store.create(url, "small", space, {})
     assert not [p for p in opened if p.endswith(".db")]
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://u:s3cret@h/x", "postgresql://u@h/x?password=s3cret&sslmode=require"]
+)
+def test_no_secret_of_a_url_is_ever_shown(url: str) -> None:
+    assert "s3cret" not in store.redact(url)
+    with pytest.raises(StudyError) as caught:
+        store.connect(url.replace("postgresql", "nothing"))
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["garbage", "mysql://u:s3cret@127.0.0.1:bad/x"])
+def test_what_is_no_url_is_refused(url: str) -> None:
+    with pytest.raises(StudyError, match="not a URL"):
+        store.connect(url, create=True)
+
+
+def test_whole_numbers_stay_whole_beside_inactive_knobs(space: Space, url: str) -> None:
+    kept = Store.create(url, "small", space, {})
+    kept.finish(kept.start(CONFIGURATION, space, {}, {}), measured(20.0, 0.5), space)
+    off = {"batching": False, "threads": 1}
+    kept.finish(kept.start(off, space, {}, {}), measured(30.0, 0.4), space)
+    assert [repr(v) for v in store.table_of(kept)["size"]] == ["4", "None"]

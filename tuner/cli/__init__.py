@@ -43,23 +43,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
     only = argv[0] if argv and argv[0] in command_names() else None
-    args = build_parser(only).parse_args(argv)
     try:
+        args = build_parser(only).parse_args(argv)
         return args.run(args)
     except UsageError as error:
-        print(f"tuner: {one_line(error)}", file=sys.stderr)
-        return 2
+        return _tell(error, 2)
     except TunerError as error:
-        print(f"tuner: {one_line(error)}", file=sys.stderr)
-        return 1
+        return _tell(error, 1)
     except KeyboardInterrupt:
+        print("tuner: stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader (head, less) has gone; keep the interpreter from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except Exception as error:
+        # A database that breaks while it is used (full disk, read-only file, lost connection).
+        if type(error).__module__.split(".")[0] in ("optuna", "sqlalchemy", "sqlite3"):
+            return _tell(error.__cause__ or error, 2)
+        raise
+
+
+def _tell(error: BaseException, code: int) -> int:
+    print(f"tuner: {one_line(error)}", file=sys.stderr)
+    return code
 
 
 def one_line(error: BaseException) -> str:
-    """An error's text on one line of printable characters."""
-    return "".join(c if c.isprintable() else " " for c in str(error))
+    """An error's text on one line of printable characters, SQL left out."""
+    text = str(getattr(error, "orig", None) or error)
+    return "".join(c if c.isprintable() else " " for c in text.strip())

@@ -36,7 +36,7 @@ def open_evaluator(
     name = options["objective"]
     try:
         module = importlib.import_module(name)
-    except ImportError as error:
+    except (ImportError, TypeError, ValueError) as error:
         raise UsageError(f"--objective {name}: {error}") from None
     if not hasattr(module, "open"):
         raise UsageError(f"--objective {name}: has no open(space, options, note)")

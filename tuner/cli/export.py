@@ -29,7 +29,8 @@ def run(args: argparse.Namespace) -> int:
     number = _knee(study) if args.knee else args.trial
     trial = _complete(study, number)
     environment = study.environment
-    record = models.resolve(args.model or environment.get("model", ""))
+    settings = study.get("settings") or {}
+    record = models.resolve(args.model or settings.get("model") or environment.get("model", ""))
     configuration = {**study.space_description.get("fixed", {}), **trial.configuration}
     about = export.About(study.name, number, trial.metrics, environment)
     files = export.write(

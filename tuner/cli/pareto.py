@@ -113,6 +113,7 @@ def describe(marked: Any) -> dict[str, Any]:
             for o, d in zip(attrs["objectives"], attrs["directions"], strict=True)
         ],
         "energy_source": attrs["energy_source"] or None,
+        "energy_method": attrs["environment"].get("energy_method"),
         "trials": counts(marked),
         "front": out,
     }
@@ -169,7 +170,8 @@ def text(marked: Any) -> str:
     )
     source = attrs["energy_source"]
     if source:
-        lines.append(f"energy source: {source if isinstance(source, str) else ', '.join(source)}")
+        named = source if isinstance(source, str) else ", ".join(source)
+        lines.append(f"energy source: {named} ({attrs['environment'].get('energy_method', '?')})")
     return "\n".join(lines)
 
 
@@ -191,6 +193,8 @@ def draw(marked: Any, file: Path) -> None:
     if len(objectives) != 2:
         raise StudyError(f"a plot needs two objectives, this study has {len(objectives)}")
     try:
-        pareto_figure(table, objectives).savefig(file, dpi=150)
+        method = table.attrs["environment"].get("energy_method", "")
+        heading = f"{table.attrs['name']} (energy: {method} by {table.attrs['energy_source']})"
+        pareto_figure(table, objectives, heading=heading).savefig(file, dpi=150)
     except (OSError, ValueError) as error:
         raise StudyError(f"{file} cannot be written: {error}") from None

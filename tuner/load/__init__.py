@@ -10,6 +10,7 @@ import importlib
 from typing import Any
 
 _HOME = {
+    "LEVELS": "levels",
     "StageObserver": "base",
     "StagePlan": "base",
     "calibrate": "levels",

@@ -111,6 +111,10 @@ def table_of(store: Store) -> Any:
     columns = ["number", *names, *metrics, "latency_p99_low_ms", "latency_p99_high_ms",
                "feasible", "valid", "reason"]
     table = pandas.DataFrame(rows, columns=columns)
+    for name in names:
+        # As they were chosen: an inactive knob must not turn another trial's 8 into 8.0.
+        chosen = [r.configuration.get(name) for r in records]
+        table[name] = pandas.Series(chosen, index=table.index, dtype=object)
     sources = sorted({r.energy_source for r in records if r.energy_source})
     table.attrs.update(
         name=store.name, parameters=names, objectives=store.metric_names,

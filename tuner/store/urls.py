@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,14 @@ def default_url(name: str) -> str:
 
 
 def redact(url: str) -> str:
-    """A storage URL without its password."""
+    """A storage URL without its password, nor any secret among its options."""
     try:
-        return sqlalchemy.engine.make_url(url).render_as_string(hide_password=True)
-    except sqlalchemy.exc.ArgumentError:
+        parsed = sqlalchemy.engine.make_url(url)
+    except (sqlalchemy.exc.ArgumentError, ValueError):
         return "<storage>"
+    secret = re.compile("pass|secret|token|key", re.IGNORECASE)
+    hidden = {k: "***" for k in parsed.query if secret.search(k)}
+    return parsed.update_query_dict(hidden).render_as_string(hide_password=True)
 
 
 def artifacts(url: str, name: str) -> Path:
@@ -35,7 +39,7 @@ def artifacts(url: str, name: str) -> Path:
     folder = STUDIES
     try:
         parsed = sqlalchemy.engine.make_url(url)
-    except sqlalchemy.exc.ArgumentError:
+    except (sqlalchemy.exc.ArgumentError, ValueError):
         return folder / f"{name}.artifacts"
     if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
         folder = Path(parsed.database).parent
@@ -54,7 +58,7 @@ def connect(url: str, *, create: bool = False) -> optuna.storages.BaseStorage:
     """Open a storage.
 
     Args:
-        url: an SQLAlchemy URL, or the path of an SQLite file.
+        url: an SQLAlchemy URL, e.g. ``sqlite:///studies/batching.db``.
         create: make the database (and the folder of an SQLite file) where it is missing.
 
     Raises:
@@ -62,11 +66,9 @@ def connect(url: str, *, create: bool = False) -> optuna.storages.BaseStorage:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    if "://" not in url:
-        url = f"sqlite:///{url}"
     try:
         parsed = sqlalchemy.engine.make_url(url)
-    except sqlalchemy.exc.ArgumentError:
+    except (sqlalchemy.exc.ArgumentError, ValueError):
         raise StudyError(
             "the storage is not a URL; say e.g. sqlite:///studies/batching.db or "
             "postgresql://user@host/database"
