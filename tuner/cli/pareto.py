@@ -16,6 +16,8 @@ HELP = "the configurations of a study worth choosing: table, JSON, plot"
 
 _SHOWN = ("latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "throughput_rps",
           "energy_per_request_j", "error_rate")
+MOST_COLUMNS = 6
+"""Fronts of more members are printed with one member a line."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -162,12 +164,14 @@ def text(marked: Any) -> str:
             + [_format.configuration({k: row[k]}).partition("=")[2]
                if row[k] is not None and row[k] == row[k] else "-" for k in knobs]
         )
-    headers = ["trial", *(f"{_short(m)}" for m in shown), "P(front)", *knobs]
-    wrapped = [h.replace("_", "_\u200b") if len(h) > 14 else h for h in headers]
-    lines.append(
-        tabulate(rows, headers=[w.replace("\u200b", "\n") for w in wrapped],
-                 disable_numparse=True, stralign="right")
-    )
+    headers = ["trial", *(_short(m) for m in shown), "P(front)", *knobs]
+    # A column for each member reads well on a narrow terminal; a long front goes down the page.
+    if len(rows) <= MOST_COLUMNS:
+        table = [list(line) for line in zip(headers, *rows, strict=True)]
+        lines.append(tabulate(table[1:], headers=table[0], disable_numparse=True,
+                              colalign=("left", *["right"] * len(rows))))
+    else:
+        lines.append(tabulate(rows, headers=headers, disable_numparse=True, stralign="right"))
     source = attrs["energy_source"]
     if source:
         named = source if isinstance(source, str) else ", ".join(source)
@@ -180,7 +184,7 @@ def _short(name: str) -> str:
     plain = {"latency_p50_ms": "p50", "latency_p95_ms": "p95", "latency_p99_ms": "p99 [95 % CI]",
              "throughput_rps": "throughput", "energy_per_request_j": "energy/request",
              "error_rate": "error rate"}[name]
-    return f"{plain}\n({unit})" if unit else plain
+    return f"{plain} ({unit})" if unit else plain
 
 
 def draw(marked: Any, file: Path) -> None:
