@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -117,6 +118,15 @@ def test_a_study_that_exists_with_another_space_is_left_as_it_was(tmp_path: Path
     (tmp_path / "s.yaml").write_text(SPACE.replace("[1, 2]", "[1, 2, 3]"))
     assert_one_line(tuner("study", *options, cwd=tmp_path), "another space", "--name")
     assert _dump(file) == before
+
+
+def test_a_taken_port_is_named(tmp_path: Path) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = str(holder.getsockname()[1])
+        done = tuner("serve", "--model", "cnn1d", "--port", port, cwd=tmp_path)
+    assert_one_line(done, f"--port {port}", "choose another")
 
 
 def test_help_names_every_command(tmp_path: Path) -> None:

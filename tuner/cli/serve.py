@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
+
+from tuner.errors import UsageError
 
 HELP = "serve a model with the embedded server, with tensorflow_model_server's flags"
 
@@ -36,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
     from tuner.deploy import programs
     from tuner.modelserver.flags import flag_table
 
+    for flag in ("port", "rest_api_port"):
+        _refuse_taken(flag, getattr(args, flag, None))
     record = models.resolve(args.model)
     given = [
         f"--{flag.name}={value}"
@@ -47,3 +52,17 @@ def run(args: argparse.Namespace) -> int:
     print(f"serving {record.name} from {record.path}; Ctrl-C ends it", flush=True)
     command = programs.command("tuner.modelserver", *given)
     os.execve(command[0], command, {**os.environ, **programs.environment()})
+
+
+def _refuse_taken(flag: str, port: str | None) -> None:
+    """Raise UsageError where another process listens on the port already."""
+    if port is None or not port.isdigit() or int(port) == 0:
+        return
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", int(port)))
+        except (OSError, OverflowError) as error:
+            raise UsageError(
+                f"--{flag} {port}: cannot listen there ({error}); choose another port"
+            ) from None
