@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from tuner import interrupts
 from tuner.measurement import Configuration, Failure, Outcome, Scalar
 from tuner.propose.base import Observation, Proposer
 from tuner.space import Space
@@ -126,9 +127,17 @@ def run(
         listener: told of each trial.
 
     Raises:
-        KeyboardInterrupt: passed on after the trial in flight is stored as killed.
+        KeyboardInterrupt: on SIGINT or SIGTERM, after the trial in flight is stored as killed. It
+            never breaks off a transaction: only proposing and measuring are interrupted.
     """
-    listener = listener or Silence()
+    with interrupts.deferred():
+        return _run(space, arms, evaluator, n_trials, timeout_s, listener or Silence())
+
+
+def _run(
+    space: Space, arms: Sequence[Arm], evaluator: Evaluator, n_trials: int | None,
+    timeout_s: float | None, listener: Listener,
+) -> Summary:
     begun = time.monotonic()
     done = 0
     for arm in arms:
@@ -152,7 +161,8 @@ def run(
         if timeout_s is not None and time.monotonic() - begun >= timeout_s:
             return summary("timeout")
         leader = min(open_arms, key=lambda i: (arms[i].finished, i))
-        proposal = arms[leader].proposer.propose()
+        with interrupts.allowed():
+            proposal = arms[leader].proposer.propose()
         if proposal is None:
             exhausted.add(leader)
             continue
@@ -179,7 +189,8 @@ def _run_one(
             )
             listener.started(numbers[-1], configuration, arm.levels)
         try:
-            outcomes = evaluator.evaluate(configuration, [a.levels for a in arms], numbers)
+            with interrupts.allowed():
+                outcomes = evaluator.evaluate(configuration, [a.levels for a in arms], numbers)
         except Exception as error:  # noqa: BLE001 - a trial must not take the study down
             outcomes = [
                 Failure("internal", f"{type(error).__name__}: {error}", traceback.format_exc())

@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "interrupts": set(),
     "machine": set(),
     "measurement": {"errors"},
     "space": {"errors", "measurement", "space_file"},
@@ -25,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "replay": {"errors", "measurement", "space", "propose", "store", "analysis"},
     "trial": {"deploy", "errors", "load", "measurement", "meter", "models", "space", "workloads"},
     "store": {"errors", "measurement", "space"},
-    "study": {"errors", "measurement", "propose", "space", "store"},
+    "study": {"errors", "interrupts", "measurement", "propose", "space", "store"},
     "analysis": {"errors", "machine", "measurement", "store"},
     "export": {"analysis", "deploy", "errors", "measurement", "space", "store"},
 }

@@ -6,10 +6,10 @@ import argparse
 import dataclasses
 import datetime
 import json
-import signal
 import sys
 from typing import Any
 
+from tuner import interrupts
 from tuner.cli import _evaluator, _format
 from tuner.errors import TrialFailure, UsageError
 from tuner.measurement import Failure, Measurement, to_json
@@ -50,17 +50,20 @@ def run(args: argparse.Namespace) -> int:
     artifacts = store.artifacts(study.url, study.name.split("@")[0]) / KEPT
     folder = artifacts / f"{len(study.get(KEPT) or ()):03d}"
     # A supervisor's SIGTERM ends it as Ctrl-C does: with nothing left running.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with _evaluator.open_evaluator(space, again.options, folder, _note) as evaluator:
-        _evaluator.refuse_other_environment(study, evaluator.environment)
-        evaluator.calibrate(study.facts(), _note)
-        _note(f"measuring trial {trial.number} for at most {_format.seconds(args.max_duration)}")
-        attributes = evaluator.attributes()
-        (outcome,) = evaluator.evaluate(trial.configuration, [again.levels], [trial.number])
-    if isinstance(outcome, Failure):
-        raise TrialFailure(outcome.reason, outcome.message, outcome.log_tail)
-    entry = _entry(trial.number, outcome, args.precision, attributes)
-    study.put(KEPT, [*(study.get(KEPT) or ()), entry])
+    with interrupts.deferred():
+        with interrupts.allowed(), _evaluator.open_evaluator(
+            space, again.options, folder, _note
+        ) as evaluator:
+            _evaluator.refuse_other_environment(study, evaluator.environment)
+            evaluator.calibrate(study.facts(), _note)
+            limit = _format.seconds(args.max_duration)
+            _note(f"measuring trial {trial.number} for at most {limit}")
+            attributes = evaluator.attributes()
+            (outcome,) = evaluator.evaluate(trial.configuration, [again.levels], [trial.number])
+        if isinstance(outcome, Failure):
+            raise TrialFailure(outcome.reason, outcome.message, outcome.log_tail)
+        entry = _entry(trial.number, outcome, args.precision, attributes)
+        study.put(KEPT, [*(study.get(KEPT) or ()), entry])
     print(json.dumps({"study": study.name, **entry}, indent=2) if args.json
           else _text(study, trial, entry))
     return 0

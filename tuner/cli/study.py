@@ -6,12 +6,12 @@ import argparse
 import dataclasses
 import itertools
 import os
-import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from tuner import interrupts
 from tuner.cli import _evaluator, _format
 from tuner.cli._progress import Progress
 from tuner.errors import UsageError
@@ -67,13 +67,14 @@ def run(args: argparse.Namespace) -> int:
     trials = args.trials or (None if args.sampler == "grid" else 30)
     progress = Progress(trials or space.size * space.settings.repeats, quiet=args.quiet)
     options = _options(args)
-    # A supervisor's SIGTERM ends a study as Ctrl-C does: saved, with nothing left running.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ExitStack() as stack:
+        # A supervisor's SIGTERM ends a study as Ctrl-C does: saved, with nothing left running.
+        stack.enter_context(interrupts.deferred())
         stack.enter_context(progress)
-        evaluator = stack.enter_context(
-            _evaluator.open_evaluator(space, options, store.artifacts(url, name), progress.note)
-        )
+        with interrupts.allowed():
+            evaluator = stack.enter_context(
+                _evaluator.open_evaluator(space, options, store.artifacts(url, name), progress.note)
+            )
         kept = _evaluator.facts(args.space, space, options)
         arms = _arms(args, space, name, url, trials, evaluator, kept, progress)
         progress.begin(arms, space)
@@ -168,7 +169,8 @@ def _arms(
         if space.settings.repeats > 1:
             proposer = RepeatingProposer(proposer, space.settings.repeats)
         arms.append(study.Arm(levels, kept, proposer))
-    complete = evaluator.calibrate(arms[0].store.facts(), progress.note)
+    with interrupts.allowed():
+        complete = evaluator.calibrate(arms[0].store.facts(), progress.note)
     for arm in arms:
         for key, value in complete.items():
             if arm.store.get(key) is None:
