@@ -12,7 +12,7 @@ from typing import Any, Self
 from tuner.deploy.base import Deployer, Deployment, DeploymentRequest, ModelToServe
 from tuner.deploy.knobs import server_identity
 from tuner.errors import TrialFailure, UnavailableError
-from tuner.load import StagePlan, calibrate, disturbance, rate_for, run_stage
+from tuner.load import StagePlan, calibrate, disturbance, placement, rate_for, run_stage
 from tuner.measurement import (
     Configuration,
     EnergyReading,
@@ -169,6 +169,8 @@ class TrialRunner:
         request = DeploymentRequest(
             model=self.bench.model, configuration=whole, workdir=workdir, others=served,
             start_timeout_s=self.bench.settings.start_timeout_s,
+            # From four cores on the load generator has one of its own; the server keeps off it.
+            server_cores=placement.place().server_cores,
         )
         stack = ExitStack()
         deployment = stack.enter_context(self.bench.deployer.deploy(request))

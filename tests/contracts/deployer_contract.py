@@ -97,8 +97,7 @@ class DeployerContract:
     def test_other_models_are_served_beside_it(self, running, predict) -> None:
         predict(running.grpc_address, "other_0")
 
-    def test_rest_is_open_when_the_protocol_is_rest(self, running) -> None:
-        assert running.rest_address is not None
+    def test_rest_is_open_beside_grpc(self, running) -> None:
         assert not is_free(int(running.rest_address.rpartition(":")[2]))
 
     def test_a_living_server_has_no_failure(self, running) -> None:
@@ -127,9 +126,9 @@ class DeployerContract:
     def test_nothing_is_left_after_the_context(self, deployer, model, tmp_path) -> None:
         with deployer.deploy(DeploymentRequest(model, {}, tmp_path)) as deployment:
             pids = deployment.pids()
-            assert deployment.rest_address is None
         assert not any(proc.runs(pid) for pid in pids)
-        assert is_free(int(deployment.grpc_address.rpartition(":")[2]))
+        for address in (deployment.grpc_address, deployment.rest_address):
+            assert is_free(int(address.rpartition(":")[2]))
         assert (tmp_path / "server.log").is_file()
 
     def test_a_dead_server_is_noticed_at_once(self, deployer, model, tmp_path) -> None:

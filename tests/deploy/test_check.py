@@ -8,8 +8,10 @@ import pytest
 
 from tuner import space
 from tuner.deploy import check_space
+from tuner.deploy.knobs import KNOBS
 from tuner.deploy.offers import Offers
 from tuner.errors import SpaceError, UnavailableError, UsageError
+from tuner.modelserver.flags import flag_table
 from tuner.space_file import parse
 
 RICH = Offers(
@@ -84,6 +86,15 @@ def test_containers_have_limits_of_their_own() -> None:
 def test_the_response_cache_is_refused_outside_the_embedded_server() -> None:
     with pytest.raises(UnavailableError, match="use deployer embedded"):
         check_space(space_of("response_cache_bytes: [0, 1000]", "deployer: binary"), RICH)
+
+
+def test_what_the_embedded_server_ignores_is_refused_before_the_first_trial() -> None:
+    ignored = {flag.name for flag in flag_table() if flag.ignored}
+    assert {name for name, knob in KNOBS.items() if knob.not_embedded} == ignored & set(KNOBS)
+    lite = "prefer_tflite_model: [false, true]"
+    with pytest.raises(UnavailableError, match="use deployer binary or docker"):
+        check_space(space_of(lite), RICH)
+    check_space(space_of(lite, "deployer: binary"), RICH)
 
 
 def test_a_wrong_fixed_setting_is_refused_by_key() -> None:

@@ -163,10 +163,17 @@ def test_grpc_threads_suffice_for_two_batches_of_single_rows() -> None:
     assert dict(build({"grpc_max_threads": 5}).flags)["grpc_max_threads"] == "5"
 
 
-def test_rest_opens_for_rest_and_for_monitoring_only() -> None:
-    assert "rest_api_port" not in dict(build({}).flags)
-    assert dict(build({"protocol": "rest"}).flags)["rest_api_port"] == "9001"
+def test_both_ports_are_open_whatever_the_protocol() -> None:
+    for protocol in ("grpc", "rest"):
+        assert dict(build({"protocol": protocol}).flags)["rest_api_port"] == "9001"
+    assert "rest_api_port" not in dict(build({}, rest_port=None).flags)
+    with pytest.raises(UsageError, match="REST port must be given"):
+        build({"protocol": "rest"}, rest_port=None)
+
+
+def test_monitoring_is_written_when_asked_for() -> None:
     assert "monitoring.config" in build({}, monitoring=True).texts
+    assert "monitoring.config" not in build({}).texts
 
 
 def test_copies_and_others_are_written_as_a_model_list() -> None:
@@ -207,6 +214,13 @@ def test_load_and_meaningless_knobs_do_not_change_the_server() -> None:
     assert plain == server_identity({"tensorflow_intra_op_parallelism": 2, "load": "high"})
     assert plain == server_identity({"tensorflow_intra_op_parallelism": 2, "max_batch_size": 3})
     assert plain == server_identity({"tensorflow_intra_op_parallelism": 2, "onednn": True})
+
+
+def test_the_protocol_alone_keeps_the_server() -> None:
+    assert server_identity({"protocol": "grpc"}) == server_identity({"protocol": "rest"})
+    # What REST's own threads are is the server's affair, though.
+    rest = {"protocol": "rest", "rest_api_num_threads": 4}
+    assert server_identity(rest) != server_identity({"protocol": "grpc"})
 
 
 @pytest.mark.parametrize("name", [n for n, k in KNOBS.items() if k.kind is int and not k.needs])

@@ -34,6 +34,8 @@ class DeploymentRequest:
     """An empty folder of this trial's own, for config files and the server's log."""
     others: Sequence[ModelToServe] = ()
     start_timeout_s: float = 60.0
+    server_cores: tuple[int, ...] | None = None
+    """CPUs for the server unless the configuration's ``cpus`` says how many; ``None``: all."""
 
 
 class Deployment(ABC):

@@ -6,12 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
-from tuner.deploy import programs
-from tuner.deploy.base import DeploymentRequest
 from tuner.deploy.files import ServerFiles
-from tuner.deploy.local import LOG, LocalDeployer
-from tuner.deploy.processes import ServerProcess, Spawner
-from tuner.deploy.resources import Limits
+from tuner.deploy.local import LocalDeployer
 from tuner.errors import UnavailableError
 
 PROGRAM = "tensorflow_model_server"
@@ -35,33 +31,9 @@ class BinaryDeployer(LocalDeployer):
     ) -> None:
         super().__init__(monitoring=monitoring)
         self.server_binary = find(server_binary)
-        self._spawner: Spawner | None = None
 
-    def launch(
-        self, files: ServerFiles, request: DeploymentRequest, held: Limits, timeout_s: float
-    ) -> tuple[ServerProcess, list[str]]:
-        if self._spawner is None or not self._spawner.alive:
-            self._spawner = launcher()
-        argv = [self.server_binary, *files.arguments]
-        server = self._spawner.start(
-            argv,
-            log=request.workdir / LOG,
-            timeout_s=timeout_s,
-            environment=files.environment,
-            affinity=held.affinity,
-            cgroup_procs=held.cgroup_procs,
-        )
-        return server, argv
-
-    def close(self) -> None:
-        if self._spawner:
-            self._spawner.close()
-        super().close()
-
-
-def launcher() -> Spawner:
-    """A launcher: executes programs, ends them with the study."""
-    return Spawner(programs.command("tuner.deploy.launcher"), {})
+    def command(self, files: ServerFiles) -> list[str]:
+        return [self.server_binary, *files.arguments]
 
 
 def find(server_binary: str | Path | None = None) -> str:

@@ -39,6 +39,12 @@ def check_space(space: Space, offers: Offers | None = None) -> None:
                 "TensorFlow Serving has no such setting, only the embedded server: "
                 "use deployer embedded",
             )
+        if knob.not_embedded and space.settings.deployer == "embedded":
+            raise _unavailable(
+                where,
+                f"{name} does nothing on the embedded server ({knob.not_embedded}): "
+                "use deployer binary or docker",
+            )
         for value in values:
             problem = knob.problem(value)
             if problem:

@@ -20,7 +20,7 @@ from tuner.deploy.base import Deployer, Deployment, DeploymentRequest
 from tuner.deploy.files import ServerFiles, server_files
 from tuner.deploy.local import LOG, ending, starting_failure, tail
 from tuner.deploy.readiness import free_port, is_free, wait_ready
-from tuner.deploy.resources import MIB, frequency, server_cpus
+from tuner.deploy.resources import MIB, frequency, pinned_cpus, server_cpus
 from tuner.deploy.watchdog import Watchdog
 from tuner.errors import TrialFailure, UnavailableError, UsageError
 from tuner.measurement import Configuration
@@ -213,21 +213,16 @@ class DockerDeployer(Deployer):
             grpc_port=grpc_port,
             rest_port=rest_port,
             monitoring=self.monitoring,
-            cpus=len(server_cpus(request.configuration)),
+            cpus=len(server_cpus(request.configuration, request.server_cores)),
         )
         files.write(request.workdir)
         options = self._options(request, files, (grpc_port, rest_port))
-        has_rest = any(name == "rest_api_port" for name, _ in files.flags)
-        arguments = list(files.arguments)
-        if not has_rest:
-            # The entry point opens REST at a fixed port; two servers on the host would meet there.
-            arguments.append("--rest_api_port=0")
-        container = self._create(arguments, options)
+        container = self._create(files.arguments, options)
         undo = {"container": container.id, "engine": self.engine_url}
         stack.enter_context(self.watchdog.undoing(undo))
         deployment = DockerDeployment(
             grpc_address=f"127.0.0.1:{grpc_port}",
-            rest_address=f"127.0.0.1:{rest_port}" if has_rest else None,
+            rest_address=f"127.0.0.1:{rest_port}",
             model_names=files.model_names,
             container=container,
             log_file=request.workdir / LOG,
@@ -247,7 +242,7 @@ class DockerDeployer(Deployer):
             )
         except TrialFailure as failure:
             told = TrialFailure(failure.reason, failure.message, deployment.log_tail())
-            taken = not is_free(grpc_port) or (has_rest and not is_free(rest_port))
+            taken = not (is_free(grpc_port) and is_free(rest_port))
             if failure.reason == "start_failed" and self.network == "host" and taken:
                 raise _PortTaken(told) from None
             raise told from None
@@ -255,7 +250,7 @@ class DockerDeployer(Deployer):
             deployer=self.name,
             image=self.image,
             image_id=container.image.id,
-            command_line=[*self._entry_point(container), *arguments],
+            command_line=[*self._entry_point(container), *files.arguments],
             files=dict(files.texts),
             environment=options["environment"],
             limits={k: options[k] for k in _LIMITS if k in options} | {"clock_khz": dict(clock)},
@@ -288,7 +283,7 @@ class DockerDeployer(Deployer):
             "environment": {**self.environment, **files.environment},
             "volumes": [f"{here}:{there}:ro" for here, there in binds.items()],
             "labels": {OWNER: f"{os.getpid()}-{proc.start_time(os.getpid())}"},
-            **container_limits(request.configuration),
+            **container_limits(request.configuration, request.server_cores),
         }
         if self.network == "host":
             options["network_mode"] = "host"
@@ -303,11 +298,14 @@ class DockerDeployer(Deployer):
 _LIMITS = ("cpuset_cpus", "cpu_period", "cpu_quota", "mem_limit", "memswap_limit")
 
 
-def container_limits(configuration: Configuration) -> dict[str, Any]:
-    """The resource knobs as the engine's options."""
+def container_limits(
+    configuration: Configuration, server_cores: tuple[int, ...] | None = None
+) -> dict[str, Any]:
+    """The resource knobs as the engine's options; for ``server_cores`` see ``server_cpus``."""
     limits: dict[str, Any] = {}
-    if "cpus" in configuration:
-        limits["cpuset_cpus"] = ",".join(map(str, server_cpus(configuration)))
+    pinned = pinned_cpus(configuration, server_cores)
+    if pinned is not None:
+        limits["cpuset_cpus"] = ",".join(map(str, pinned))
     if "cpu_quota" in configuration:
         limits["cpu_period"] = 100_000
         limits["cpu_quota"] = round(float(configuration["cpu_quota"]) * 100_000)

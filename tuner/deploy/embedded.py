@@ -8,11 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tuner.deploy import programs
-from tuner.deploy.base import DeploymentRequest
-from tuner.deploy.binary import launcher
 from tuner.deploy.files import ServerFiles
-from tuner.deploy.local import LOG, LocalDeployer
-from tuner.deploy.processes import ServerProcess, Spawner
+from tuner.deploy.local import LocalDeployer
+from tuner.deploy.processes import Spawner
 from tuner.deploy.resources import Limits
 
 MODULE = "tuner.modelserver"
@@ -48,35 +46,20 @@ class EmbeddedDeployer(LocalDeployer):
         self._command = list(server or programs.command(MODULE))
         self._most = max_fork_servers
         self._forks: OrderedDict[tuple[tuple[str, str], ...], Spawner] = OrderedDict()
-        self._fresh: Spawner | None = None
         self._logs = tempfile.TemporaryDirectory(prefix="tuner-forkserver-")
 
-    def launch(
-        self, files: ServerFiles, request: DeploymentRequest, held: Limits, timeout_s: float
-    ) -> tuple[ServerProcess, list[str]]:
-        command_line = [*self._command, *files.arguments]
+    def command(self, files: ServerFiles) -> list[str]:
+        return [*self._command, *files.arguments]
+
+    def spawner(self, files: ServerFiles, held: Limits) -> tuple[Spawner, list[str]]:
         if held.memory_limit_mb is not None:
-            if self._fresh is None or not self._fresh.alive:
-                self._fresh = launcher()
-            spawner, argv = self._fresh, command_line
-        else:
-            spawner, argv = self._fork_server(files.environment), files.arguments
-        server = spawner.start(
-            argv,
-            log=request.workdir / LOG,
-            timeout_s=timeout_s,
-            environment=files.environment,
-            affinity=held.affinity,
-            cgroup_procs=held.cgroup_procs,
-        )
-        return server, command_line
+            return super().spawner(files, held)
+        return self._fork_server(files.environment), files.arguments
 
     def close(self) -> None:
         for spawner in self._forks.values():
             spawner.close()
         self._forks.clear()
-        if self._fresh:
-            self._fresh.close()
         super().close()
         self._logs.cleanup()
 

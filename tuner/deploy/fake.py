@@ -6,12 +6,8 @@ It is what tests deploy, and the null system against which the load generator me
 from __future__ import annotations
 
 from tuner.deploy import programs
-from tuner.deploy.base import DeploymentRequest
-from tuner.deploy.binary import launcher
 from tuner.deploy.files import ServerFiles
-from tuner.deploy.local import LOG, LocalDeployer
-from tuner.deploy.processes import ServerProcess, Spawner
-from tuner.deploy.resources import Limits
+from tuner.deploy.local import LocalDeployer
 
 MODULE = "tuner.deploy.answer_at_once"
 
@@ -44,25 +40,6 @@ class FakeDeployer(LocalDeployer):
             f"--fake_start_delay_s={start_delay_s}",
             f"--fake_refuse={refuse}",
         ]
-        self._spawner: Spawner | None = None
 
-    def launch(
-        self, files: ServerFiles, request: DeploymentRequest, held: Limits, timeout_s: float
-    ) -> tuple[ServerProcess, list[str]]:
-        if self._spawner is None or not self._spawner.alive:
-            self._spawner = launcher()
-        argv = programs.command(MODULE, *files.arguments, *self._behaviour)
-        server = self._spawner.start(
-            argv,
-            log=request.workdir / LOG,
-            timeout_s=timeout_s,
-            environment=files.environment,
-            affinity=held.affinity,
-            cgroup_procs=held.cgroup_procs,
-        )
-        return server, argv
-
-    def close(self) -> None:
-        if self._spawner:
-            self._spawner.close()
-        super().close()
+    def command(self, files: ServerFiles) -> list[str]:
+        return programs.command(MODULE, *files.arguments, *self._behaviour)

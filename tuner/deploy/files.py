@@ -102,7 +102,7 @@ def server_files(
         configuration: knobs and fixed settings; knobs without meaning here are left out.
         model: the tuned model; its ``base_path`` as the server will see it.
         folder: where the server will find the files.
-        rest_port: the REST port; opened only when ``protocol`` is ``rest`` or with monitoring.
+        rest_port: the REST port; ``None`` leaves REST off.
         monitoring: serve Prometheus metrics on the REST port.
         cpus: CPUs that the server will see, for defaults that follow them; default: this machine's.
 
@@ -113,10 +113,10 @@ def server_files(
     names = copies(model, configuration)
     texts: dict[str, str] = {}
     flags: list[tuple[str, str]] = [("port", str(grpc_port))]
-    if monitoring or knob_value(configuration, "protocol") == "rest":
-        if rest_port is None:
-            raise UsageError("the REST port must be given for protocol rest and for monitoring")
+    if rest_port is not None:
         flags.append(("rest_api_port", str(rest_port)))
+    elif monitoring or knob_value(configuration, "protocol") == "rest":
+        raise UsageError("the REST port must be given for protocol rest and for monitoring")
     if len(names) + len(others) == 1:
         flags += [("model_name", model.name), ("model_base_path", str(model.base_path))]
     else:

@@ -46,6 +46,8 @@ class Knob:
     needs: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
     ours: bool = False
     """TensorFlow Serving has no such setting; only the embedded server knows it."""
+    not_embedded: str = ""
+    """Why the embedded server accepts and ignores it; empty where it does not."""
 
     def problem(self, value: object) -> str | None:
         """Why ``value`` cannot be this knob's value and what would be right, else ``None``."""

@@ -13,10 +13,10 @@ from typing import Any
 
 import psutil
 
-from tuner.deploy import cgroups, proc
+from tuner.deploy import cgroups, proc, programs
 from tuner.deploy.base import Deployer, Deployment, DeploymentRequest
 from tuner.deploy.files import ServerFiles, server_files
-from tuner.deploy.processes import ServerProcess
+from tuner.deploy.processes import ServerProcess, Spawner
 from tuner.deploy.readiness import free_port, is_free, wait_ready
 from tuner.deploy.resources import Limits, limits, server_cpus
 from tuner.deploy.watchdog import Watchdog
@@ -69,29 +69,38 @@ class LocalDeployer(Deployer):
     """Starts a server process, waits for it, ends it.
 
     Args:
-        monitoring: serve Prometheus metrics on the REST port, which is then always open.
+        monitoring: serve Prometheus metrics on the REST port.
     """
 
     def __init__(self, *, monitoring: bool = False) -> None:
         self.monitoring = monitoring
         self.watchdog = Watchdog()
+        self._launcher: Spawner | None = None
         cgroups.reap()
 
     @abstractmethod
-    def launch(
-        self, files: ServerFiles, request: DeploymentRequest, held: Limits, timeout_s: float
-    ) -> tuple[ServerProcess, list[str]]:
-        """Start the server; returns it and its command line as a person would type it."""
+    def command(self, files: ServerFiles) -> list[str]:
+        """The server's command line, as a person would type it."""
+
+    def spawner(self, files: ServerFiles, held: Limits) -> tuple[Spawner, list[str]]:
+        """Who starts the server, and by which arguments: a fresh process of ``command``."""
+        if self._launcher is None or not self._launcher.alive:
+            self._launcher = Spawner(programs.command("tuner.deploy.launcher"), {})
+        return self._launcher, self.command(files)
 
     @contextmanager
     def deploy(self, request: DeploymentRequest) -> Iterator[Deployment]:
         request.workdir.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
-            held = stack.enter_context(limits(request.configuration, self.watchdog))
+            held = stack.enter_context(
+                limits(request.configuration, self.watchdog, request.server_cores)
+            )
             deployment = self._start(request, held, stack)
             yield deployment
 
     def close(self) -> None:
+        if self._launcher:
+            self._launcher.close()
         self.watchdog.close()
 
     def _start(self, request: DeploymentRequest, held: Limits, stack: ExitStack) -> LocalDeployment:
@@ -126,18 +135,25 @@ class LocalDeployer(Deployer):
             grpc_port=grpc_port,
             rest_port=rest_port,
             monitoring=self.monitoring,
-            cpus=len(server_cpus(request.configuration)),
+            cpus=len(server_cpus(request.configuration, request.server_cores)),
         )
         files.write(request.workdir)
-        server, command_line = self.launch(files, request, held, max(deadline - begun, 1.0))
+        spawner, argv = self.spawner(files, held)
+        server = spawner.start(
+            argv,
+            log=request.workdir / LOG,
+            timeout_s=max(deadline - begun, 1.0),
+            environment=files.environment,
+            affinity=held.affinity,
+            cgroup_procs=held.cgroup_procs,
+        )
         # Entered first, left last: the watchdog stands by until the server has really ended.
         undo = {"kill": server.pid, "started": server.started}
         stack.enter_context(self.watchdog.undoing(undo))
         stack.callback(server.end, _PATIENCE_S)
-        has_rest = any(name == "rest_api_port" for name, _ in files.flags)
         deployment = LocalDeployment(
             grpc_address=f"127.0.0.1:{grpc_port}",
-            rest_address=f"127.0.0.1:{rest_port}" if has_rest else None,
+            rest_address=f"127.0.0.1:{rest_port}",
             model_names=files.model_names,
             server=server,
             limits=held,
@@ -157,13 +173,13 @@ class LocalDeployer(Deployer):
         except TrialFailure as failure:
             server.end(0.0)  # It holds nothing yet that is worth waiting for.
             failure = TrialFailure(failure.reason, failure.message, deployment.log_tail())
-            taken = not is_free(grpc_port) or (has_rest and not is_free(rest_port))
+            taken = not (is_free(grpc_port) and is_free(rest_port))
             if failure.reason == "start_failed" and taken:
                 raise PortTaken(failure) from None
             raise failure from None
         deployment.details.update(
             deployer=self.name,
-            command_line=command_line,
+            command_line=self.command(files),
             files=dict(files.texts),
             environment=dict(files.environment),
             limits=held.describe(),

@@ -43,24 +43,44 @@ class Limits:
         }
 
 
-def server_cpus(configuration: Configuration) -> tuple[int, ...]:
+def server_cpus(
+    configuration: Configuration, server_cores: tuple[int, ...] | None = None
+) -> tuple[int, ...]:
     """The CPUs that the server may use: the first ``cpus`` of those the study itself may use.
 
-    The rest is free for the load generator.
+    The rest is free for the load generator. Where the configuration does not name ``cpus``, they
+    are ``server_cores``; a larger number asked for by name takes the load generator's as well.
 
     Raises:
         UnavailableError: more CPUs asked for than there are.
     """
     own = tuple(sorted(os.sched_getaffinity(0)))
-    wanted = int(configuration.get("cpus", len(own)))
+    if "cpus" not in configuration:
+        return own if server_cores is None else server_cores
+    wanted = int(configuration["cpus"])
     if wanted > len(own):
         raise UnavailableError(f"cpus: {wanted} asked for, this process may use {len(own)}")
     return own[:wanted]
 
 
+def pinned_cpus(
+    configuration: Configuration, server_cores: tuple[int, ...] | None = None
+) -> tuple[int, ...] | None:
+    """The CPUs that the server is to be pinned to, ``None`` where it may use all."""
+    found = server_cpus(configuration, server_cores)
+    return found if "cpus" in configuration or set(found) != os.sched_getaffinity(0) else None
+
+
 @contextmanager
-def limits(configuration: Configuration, watchdog: Watchdog) -> Iterator[Limits]:
+def limits(
+    configuration: Configuration,
+    watchdog: Watchdog,
+    server_cores: tuple[int, ...] | None = None,
+) -> Iterator[Limits]:
     """Set up the limits that a configuration names; all is undone at the end.
+
+    Args:
+        server_cores: see ``server_cpus``.
 
     Raises:
         UnavailableError: this machine cannot do it, and why.
@@ -83,7 +103,7 @@ def limits(configuration: Configuration, watchdog: Watchdog) -> Iterator[Limits]
             if "memory_limit_mb" in configuration:
                 group.limit_memory(int(configuration["memory_limit_mb"]) * MIB)
         yield Limits(
-            affinity=server_cpus(configuration) if "cpus" in configuration else None,
+            affinity=pinned_cpus(configuration, server_cores),
             group=group,
             clock=clock,
             memory_limit_mb=configuration.get("memory_limit_mb"),  # type: ignore[arg-type]
