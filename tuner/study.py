@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tuner import interrupts
-from tuner.measurement import Configuration, Failure, Outcome, Scalar
-from tuner.propose.base import Observation, Proposer
+from tuner.measurement import Configuration, Failure, Outcome, Scalar, configuration_key
+from tuner.propose.base import Observation, Proposal, Proposer
 from tuner.space import Space
-from tuner.store import Store, TrialRecord
+from tuner.store import Heartbeat, Store, TrialRecord
 
+WAIT_S = 0.5
+"""How often is looked whether other workers' last trials have ended."""
 Levels = Mapping[str, Scalar]
 """One level of every factor, e.g. ``{"load": "high"}``; empty for a space without factors."""
 
@@ -43,6 +46,9 @@ class Listener(Protocol):
 
     def finished(self, record: TrialRecord, levels: Levels) -> None: ...
 
+    def waiting(self, trials: int) -> None:
+        """Nothing is left to start, but other workers still run so many trials."""
+
 
 class Silence:
     """A listener that does nothing."""
@@ -53,26 +59,65 @@ class Silence:
     def finished(self, record: TrialRecord, levels: Levels) -> None:
         pass
 
+    def waiting(self, trials: int) -> None:
+        pass
+
 
 @dataclass
 class Arm:
-    """One environment of a study: its levels, its store, its proposer."""
+    """One environment of a study: its levels, its store, its proposer.
+
+    ``renew`` makes the proposer anew; it is needed where others work on the study too, since a
+    proposer can't take back that a configuration is on its way when that worker dies.
+    """
 
     levels: Levels
     store: Store
     proposer: Proposer
+    renew: Callable[[], Proposer] | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    """Stored with every trial, beside what the evaluator says."""
     seen: dict[int, str] = field(default_factory=dict)
     finished: int = 0
+    running: set[int] = field(default_factory=set)
+    """Trials that other workers run."""
+    tried: Counter[Any] = field(default_factory=Counter)
+    """Configuration's key -> its trials, killed ones left out."""
 
-    def catch_up(self, space: Space) -> None:
-        """Tell the proposer what is new in the store, its own trials and other workers'."""
+    @property
+    def claimed(self) -> int:
+        """Trials finished or on their way."""
+        return self.finished + len(self.running)
+
+    def catch_up(self, space: Space) -> bool:
+        """Tell the proposer what is new in the store, its own trials and other workers'.
+
+        Returns:
+            Whether a running trial was killed, so that its configuration is free again.
+        """
+        freed = False
         for record in self.store.changed(self.seen):
             before = self.seen.get(record.number)
             self.seen[record.number] = record.state
-            if record.is_finished and before not in ("complete", "failed"):
+            key = configuration_key(record.configuration)
+            self.running.discard(record.number)
+            if before is not None:
+                self.tried[key] -= 1
+            if record.state == "killed":
+                freed |= before == "running"
+                continue
+            self.tried[key] += 1
+            if record.state == "running":
+                self.running.add(record.number)
+            else:
                 self.finished += 1
-            if record.state != "killed" or before == "running":
-                self.proposer.observe(observation(record, space))
+            self.proposer.observe(observation(record, space))
+        if freed and self.renew is not None:
+            self.proposer = self.renew()
+            for record in self.store.records():
+                if self.seen.get(record.number) == record.state != "killed":
+                    self.proposer.observe(observation(record, space))
+        return freed
 
 
 @dataclass(frozen=True)
@@ -115,8 +160,9 @@ def run(
 ) -> Summary:
     """Propose, run and tell until each arm holds ``n_trials`` finished trials.
 
-    Trials of earlier processes count; trials that a kill ended do not. The arms take turns in
-    proposing; every proposal is measured at all levels that still lack trials.
+    Trials of earlier processes and of other workers count; trials that a kill ended do not. The
+    arms take turns in proposing; every proposal is measured at all levels that still lack trials.
+    At the end other workers' trials are waited for, since a dead worker's are to be done again.
 
     Args:
         space: what may vary.
@@ -130,7 +176,7 @@ def run(
         KeyboardInterrupt: on SIGINT or SIGTERM, after the trial in flight is stored as killed. It
             never breaks off a transaction: only proposing and measuring are interrupted.
     """
-    with interrupts.deferred():
+    with interrupts.deferred(), Heartbeat([arm.store for arm in arms]):
         return _run(space, arms, evaluator, n_trials, timeout_s, listener or Silence())
 
 
@@ -140,68 +186,82 @@ def _run(
 ) -> Summary:
     begun = time.monotonic()
     done = 0
-    for arm in arms:
-        arm.store.reap()
-
-    def summary(reason: str) -> Summary:
-        return Summary(done, reason, time.monotonic() - begun)
-
     exhausted: set[int] = set()
+    said_waiting = False
     while True:
-        for arm in arms:
-            arm.catch_up(space)
-        lacking = [
-            i for i, arm in enumerate(arms) if n_trials is None or arm.finished < n_trials
-        ]
-        if not lacking:
-            return summary("trials")
+        for index, arm in enumerate(arms):
+            arm.store.reap()
+            if arm.catch_up(space):
+                exhausted.discard(index)
+        lacking = [i for i, arm in enumerate(arms) if n_trials is None or arm.claimed < n_trials]
         open_arms = [i for i in lacking if i not in exhausted]
-        if not open_arms:
-            return summary("exhausted")
+        reason = None
         if timeout_s is not None and time.monotonic() - begun >= timeout_s:
-            return summary("timeout")
-        leader = min(open_arms, key=lambda i: (arms[i].finished, i))
+            reason = "timeout" if lacking else "trials"
+        elif not open_arms:
+            elsewhere = sum(len(arm.running) for arm in arms)
+            if elsewhere:
+                # One of them may die, and then its trial is ours to do.
+                if not said_waiting:
+                    listener.waiting(elsewhere)
+                    said_waiting = True
+                with interrupts.allowed():
+                    time.sleep(WAIT_S)
+                continue
+            reason = "exhausted" if lacking else "trials"
+        if reason is not None:
+            return Summary(done, reason, time.monotonic() - begun)
+        leader = min(open_arms, key=lambda i: (arms[i].claimed, i))
         with interrupts.allowed():
             proposal = arms[leader].proposer.propose()
         if proposal is None:
             exhausted.add(leader)
             continue
-        running = [arms[leader], *(arms[i] for i in open_arms if i != leader)]
-        done += _run_one(space, running, proposal.configuration, proposal.notes, evaluator, listener)
+        key = configuration_key(proposal.configuration)
+        behind = [
+            arms[i] for i in open_arms
+            if i != leader and arms[i].tried[key] <= arms[leader].tried[key]
+        ]
+        done += _run_one(space, [arms[leader], *behind], proposal, evaluator, listener, n_trials)
 
 
 def _run_one(
-    space: Space,
-    arms: Sequence[Arm],
-    configuration: Configuration,
-    notes: Mapping[str, Any],
-    evaluator: Evaluator,
-    listener: Listener,
+    space: Space, arms: Sequence[Arm], proposal: Proposal, evaluator: Evaluator,
+    listener: Listener, n_trials: int | None,
 ) -> int:
+    """Run a proposal at the levels of all arms that no other worker claims; how many finished."""
+    configuration = proposal.configuration
     attributes = evaluator.attributes()
-    numbers: list[int] = []
-    settled: set[int] = set()
+    started: list[tuple[Arm, int]] = []
+    done, settled = 0, 0
     try:
-        for index, arm in enumerate(arms):
-            # Only the arm whose proposer spoke keeps its notes.
-            numbers.append(
-                arm.store.start(configuration, space, notes if index == 0 else {}, attributes)
+        for arm in arms:
+            number = arm.store.claim(
+                # Only the arm whose proposer spoke keeps its notes.
+                configuration, space, proposal.notes if arm is arms[0] else {},
+                {**arm.attributes, **attributes}, known=arm.seen, at_most=n_trials,
             )
-            listener.started(numbers[-1], configuration, arm.levels)
+            if number is None and arm is arms[0]:
+                return 0
+            if number is not None:
+                started.append((arm, number))
+                listener.started(number, configuration, arm.levels)
         try:
             with interrupts.allowed():
-                outcomes = evaluator.evaluate(configuration, [a.levels for a in arms], numbers)
+                outcomes = evaluator.evaluate(
+                    configuration, [arm.levels for arm, _ in started], [n for _, n in started]
+                )
         except Exception as error:  # noqa: BLE001 - a trial must not take the study down
             outcomes = [
                 Failure("internal", f"{type(error).__name__}: {error}", traceback.format_exc())
-            ] * len(arms)
-        for index, (arm, number, outcome) in enumerate(zip(arms, numbers, outcomes, strict=True)):
+            ] * len(started)
+        for (arm, number), outcome in zip(started, outcomes, strict=True):
             record = arm.store.finish(number, outcome, space)
-            settled.add(index)
+            settled += 1
+            done += record.is_finished
             listener.finished(record, arm.levels)
     except BaseException:
-        for index, number in enumerate(numbers):
-            if index not in settled:
-                arms[index].store.kill(number, "the study was stopped while the trial ran")
+        for arm, number in started[settled:]:
+            arm.store.kill(number, "the study was stopped while the trial ran")
         raise
-    return len(arms)
+    return done

@@ -6,6 +6,7 @@ in one database: ``batching@load=high``.
 """
 
 from tuner.store.database import Store
+from tuner.store.heartbeat import REAPING_TIME_S, Heartbeat
 from tuner.store.lookup import (
     load_records,
     load_table,
@@ -18,7 +19,9 @@ from tuner.store.record import TrialRecord, distribution
 from tuner.store.urls import STUDIES, artifacts, connect, default_url, level_name, redact
 
 __all__ = [
+    "REAPING_TIME_S",
     "STUDIES",
+    "Heartbeat",
     "Store",
     "TrialRecord",
     "artifacts",

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-import socket
+import threading
+import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.errors import StudyError
-from tuner.measurement import Configuration, Measurement, Outcome, to_json
+from tuner.measurement import (
+    Configuration,
+    Measurement,
+    Outcome,
+    configuration_key,
+    to_json,
+)
 from tuner.space import Space
-from tuner.store.owner import alive, this_process
+from tuner.store import patience
+from tuner.store.heartbeat import Silence
+from tuner.store.owner import alive, is_visible, this_process
 from tuner.store.record import TrialRecord, attributes_of, distribution, record_of, state_of
 from tuner.store.urls import connect, redact
 
@@ -25,18 +36,26 @@ class Store:
         self._study = study
         self.url = url
         self.name = study.study_name
+        self._mine: dict[int, int] = {}
+        """Trials that this process runs -> beats so far."""
+        self._lock = threading.Lock()
+        self._silence = Silence()
 
     @classmethod
     def create(
-        cls, url: str, name: str, space: Space, environment: Mapping[str, Any]
+        cls, url: str, name: str, space: Space, environment: Mapping[str, Any],
+        storage: BaseStorage | None = None,
     ) -> Store:
         """Open the study, or make it.
+
+        Args:
+            storage: ``connect(url)`` where it is open already.
 
         Raises:
             StudyError: it exists with another space or in another environment; the storage
                 is as it was.
         """
-        storage = connect(url, create=True)
+        storage = connect(url, create=True) if storage is None else storage
         if name not in optuna.get_all_study_names(storage):
             study = optuna.create_study(
                 storage=storage,
@@ -62,9 +81,9 @@ class Store:
         return store
 
     @classmethod
-    def open(cls, url: str, name: str) -> Store:
-        """Open an existing study for reading. Raises StudyError where it is missing."""
-        storage = connect(url)
+    def open(cls, url: str, name: str, storage: BaseStorage | None = None) -> Store:
+        """Open an existing study. Raises StudyError where it is missing."""
+        storage = connect(url) if storage is None else storage
         try:
             study = optuna.load_study(
                 storage=storage, study_name=name, sampler=optuna.samplers.RandomSampler()
@@ -132,19 +151,77 @@ class Store:
         attributes: Mapping[str, Any],
     ) -> int:
         """Write a trial as running, in one transaction, and give its number."""
+        mark = uuid.uuid4().hex
         template = optuna.trial.create_trial(
             state=TrialState.RUNNING,
             params=dict(configuration),
             distributions={name: distribution(space.parameter(name)) for name in configuration},
-            user_attrs={"owner": this_process(), "notes": to_json(notes), **to_json(attributes)},
+            user_attrs={
+                "owner": this_process(), "mark": mark, "beat": 0, "notes": to_json(notes),
+                **to_json(attributes),
+            },
         )
         storage = self._study._storage
-        trial_id = storage.create_new_trial(self._study._study_id, template)
-        return int(storage.get_trial_number_from_id(trial_id))
+
+        def twin() -> int | None:
+            found = [t for t in self._frozen_running() if t.user_attrs.get("mark") == mark]
+            return found[0]._trial_id if found else None
+
+        trial_id = patience.create_trial(storage, self._study._study_id, template, twin)
+        number = int(storage.get_trial_number_from_id(trial_id))
+        with self._lock:
+            self._mine[number] = 0
+        return number
+
+    def claim(
+        self, configuration: Configuration, space: Space, notes: Mapping[str, Any],
+        attributes: Mapping[str, Any], *, known: Container[int] = (), at_most: int | None = None,
+    ) -> int | None:
+        """As ``start``, unless another worker was quicker.
+
+        Trials are numbered in the order in which the database took them, so of two workers that
+        start the same configuration without knowing of each other the lower number has it, and
+        both see that. The other one ends its own as killed, and ``None`` comes back.
+
+        Args:
+            known: numbers of the trials that were known when the configuration was proposed.
+            at_most: how many trials, killed ones left out, the study may hold.
+        """
+        number = self.start(configuration, space, notes, attributes)
+        key, count = configuration_key(configuration), 0
+        trials = self._study.get_trials(deepcopy=False)
+        mark = trials[number].user_attrs["mark"]
+        for frozen in trials[: number + 1]:
+            if state_of(frozen) == "killed":
+                continue
+            count += 1
+            if frozen.number == number or frozen.number in known:
+                continue
+            if frozen.user_attrs.get("mark") == mark:
+                # Optuna made the trial again after a commit whose answer was lost.
+                self.kill(frozen.number, "written twice when the database went away")
+                count -= 1
+            elif configuration_key(frozen.params) == key:
+                self.kill(number, f"trial {frozen.number} of another worker measures the same")
+                return None
+        if at_most is not None and count > at_most:
+            self.kill(number, "other workers run the last trials that were wanted")
+            return None
+        return number
 
     def finish(self, number: int, outcome: Outcome, space: Space) -> TrialRecord:
-        """Write how a running trial ended and give its record back."""
-        trial = self._running(number)
+        """Write how a running trial ended and give its record back.
+
+        A trial that others had to take for dead meanwhile stays killed: it was proposed anew.
+        """
+        try:
+            self._finish(self._running(number), outcome, space)
+        except UpdateFinishedTrialError:
+            pass
+        self._forget(number)
+        return record_of(self._frozen(number))
+
+    def _finish(self, trial: optuna.trial.Trial, outcome: Outcome, space: Space) -> None:
         for key, value in attributes_of(outcome).items():
             trial.set_user_attr(key, value)
         values = None
@@ -157,31 +234,61 @@ class Store:
                 trial.set_user_attr("reason", "no_answers")
                 trial.set_user_attr("message", "an objective was not measured")
             trial.set_user_attr("feasible", False)
-            self._study.tell(trial, state=TrialState.FAIL)
+            self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
         else:
             for key, violation in violations.items():
                 trial.set_constraint(key, violation)
             trial.set_user_attr("feasible", all(v <= 0 for v in violations.values()))
-            self._study.tell(trial, values)  # type: ignore[arg-type]
-        return record_of(self._frozen(number))
+            self._study.tell(trial, values, skip_if_finished=True)  # type: ignore[arg-type]
+
+    def beat(self) -> None:
+        """Show that this process's trials are alive, and look whether the others' are."""
+        with self._lock:
+            mine = list(self._mine)
+        for number in mine:
+            with self._lock:
+                if number not in self._mine:
+                    continue
+                self._mine[number] += 1
+                beats = self._mine[number]
+            try:
+                self._running(number).set_user_attr("beat", beats)
+            except UpdateFinishedTrialError:
+                self._forget(number)
+        self._silence.look(
+            {t.number: int(t.user_attrs.get("beat", 0)) for t in self._frozen_running()}
+        )
 
     def reap(self) -> list[int]:
-        """End trials that a dead process of this machine left running, as ``killed``."""
+        """End what dead processes left running, as ``killed``, and give the trials' numbers.
+
+        A process of this machine is dead when it is gone; one elsewhere when it fell silent
+        (``heartbeat``).
+        """
         reaped = []
-        for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        for frozen in self._frozen_running():
             owner = frozen.user_attrs.get("owner") or {}
-            if owner.get("host") == socket.gethostname() and not alive(owner):
-                self.kill(frozen.number, "the process that ran it is gone")
+            if is_visible(owner):
+                why = None if alive(owner) else "the process that ran it is gone"
+            else:
+                silent = self._silence.is_silent(frozen.number)
+                why = f"its worker on {owner.get('host', '?')} fell silent" if silent else None
+            if why is not None:
+                self.kill(frozen.number, why)
                 reaped.append(frozen.number)
         return reaped
 
     def kill(self, number: int, message: str) -> None:
         """End a running trial as ``killed``: it does not count as finished."""
         trial = self._running(number)
-        trial.set_user_attr("reason", "killed")
-        trial.set_user_attr("message", message)
-        trial.set_user_attr("feasible", False)
-        self._study.tell(trial, state=TrialState.FAIL)
+        try:
+            trial.set_user_attr("reason", "killed")
+            trial.set_user_attr("message", message)
+            trial.set_user_attr("feasible", False)
+            self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+        except UpdateFinishedTrialError:
+            pass  # Its owner lives and was quicker.
+        self._forget(number)
 
     def records(self) -> list[TrialRecord]:
         """Every trial, in the order of its number."""
@@ -192,6 +299,13 @@ class Store:
         for frozen in self._study.get_trials(deepcopy=False):
             if seen.get(frozen.number) != state_of(frozen):
                 yield record_of(frozen)
+
+    def _forget(self, number: int) -> None:
+        with self._lock:
+            self._mine.pop(number, None)
+
+    def _frozen_running(self) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
     def _frozen(self, number: int) -> FrozenTrial:
         storage = self._study._storage

@@ -10,7 +10,32 @@ from typing import Any
 
 
 def this_process() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "pid": os.getpid(), "started": _start_ticks(os.getpid())}
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": _start_ticks(os.getpid()),
+        "boot": _boot(),
+        "pid_namespace": _pid_namespace(),
+    }
+
+
+def is_visible(owner: Mapping[str, Any]) -> bool:
+    """Whether the owner's process id means the same process here.
+
+    The name of a host doesn't tell: machines may share one, and a container is given one anew.
+    """
+    if not owner:
+        return False
+    if owner.get("boot") is None:  # Written by a version that didn't keep it.
+        return bool(owner.get("host") == socket.gethostname())
+    return bool(owner["boot"] == _boot() and owner.get("pid_namespace") == _pid_namespace())
+
+
+def alive(owner: Mapping[str, Any]) -> bool:
+    """Whether a visible owner's process runs."""
+    # The start time tells a process from a later one that was given the same id.
+    started = _start_ticks(int(owner["pid"]))
+    return started is not None and started == owner.get("started")
 
 
 def _start_ticks(pid: int) -> int | None:
@@ -22,7 +47,10 @@ def _start_ticks(pid: int) -> int | None:
     return int(text.rsplit(")", 1)[1].split()[19])
 
 
-def alive(owner: Mapping[str, Any]) -> bool:
-    # The start time tells a process from a later one that was given the same id.
-    started = _start_ticks(int(owner["pid"]))
-    return started is not None and started == owner.get("started")
+def _boot() -> str:
+    """Differs on every machine and after every start of one."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _pid_namespace() -> int:
+    return os.stat("/proc/self/ns/pid").st_ino

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,21 @@ import sqlalchemy
 
 from tuner.errors import StudyError
 from tuner.measurement import Scalar
+from tuner.store import patience
 
 STUDIES = Path("studies")
 """Where studies land unless a storage is named."""
 
 
+ENVIRONMENT = "TUNER_STORAGE"
+"""A storage URL may be given by this variable: a command line can be read by everybody."""
+DEFAULT_PROXY_PORT = 13000
+_PROXY_PATIENCE_S = 10.0
+
+
 def default_url(name: str) -> str:
-    return f"sqlite:///{STUDIES}/{name}.db"
+    """What the environment variable says, else a file in ``studies/``."""
+    return os.environ.get(ENVIRONMENT) or f"sqlite:///{STUDIES}/{name}.db"
 
 
 def redact(url: str) -> str:
@@ -58,7 +67,8 @@ def connect(url: str, *, create: bool = False) -> optuna.storages.BaseStorage:
     """Open a storage.
 
     Args:
-        url: an SQLAlchemy URL, e.g. ``sqlite:///studies/batching.db``.
+        url: an SQLAlchemy URL, e.g. ``sqlite:///studies/batching.db``, or ``grpc://host:port`` of
+            a ``tuner proxy``.
         create: make the database (and the folder of an SQLite file) where it is missing.
 
     Raises:
@@ -73,6 +83,8 @@ def connect(url: str, *, create: bool = False) -> optuna.storages.BaseStorage:
             "the storage is not a URL; say e.g. sqlite:///studies/batching.db or "
             "postgresql://user@host/database"
         ) from None
+    if parsed.drivername == "grpc":
+        return _connect_proxy(parsed)
     engine_kwargs: dict[str, Any] = {}
     if parsed.get_backend_name() == "sqlite":
         engine_kwargs = {"connect_args": {"timeout": 30}}
@@ -80,7 +92,7 @@ def connect(url: str, *, create: bool = False) -> optuna.storages.BaseStorage:
     else:
         engine_kwargs = {"pool_pre_ping": True}
     try:
-        storage = optuna.storages.RDBStorage(url, engine_kwargs=engine_kwargs)
+        storage = patience.open_database(url, engine_kwargs)
     except (sqlalchemy.exc.NoSuchModuleError, ImportError) as error:
         raise StudyError(
             f"storage {redact(url)}: its driver is not installed ({error}); "
@@ -93,6 +105,19 @@ def connect(url: str, *, create: bool = False) -> optuna.storages.BaseStorage:
         with storage.engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
     return storage
+
+
+def _connect_proxy(url: sqlalchemy.engine.URL) -> optuna.storages.BaseStorage:
+    if url.host is None or url.username or url.password or url.database:
+        raise StudyError("a proxy's URL is grpc://HOST:PORT and nothing more")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        proxy = patience.open_proxy(url.host, url.port or DEFAULT_PROXY_PORT)
+    try:
+        proxy.wait_server_ready(timeout=_PROXY_PATIENCE_S)
+    except ConnectionError:
+        raise StudyError(f"storage {url}: nothing answers there; start `tuner proxy`") from None
+    return proxy
 
 
 def _prepare_sqlite(database: str | None, create: bool) -> None:

@@ -1,0 +1,145 @@
+"""Storages that wait for a database to come back instead of failing the study.
+
+A restart of the database, a fail-over or another program's lock takes seconds; a study takes
+hours. Every call is tried again with back-off, and none has its effect twice: reading and setting
+a key are idempotent, an ending that a lost connection hid is recognised, and ``Store.start`` looks
+for the trial that it may have made already.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage
+
+PATIENCE_S = 300.0
+"""A database that stays away longer ends the study; what is finished is saved."""
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
+_RETRIED = (
+    "set_study_user_attr", "set_study_system_attr", "get_study_id_from_name",
+    "get_study_name_from_id", "get_study_directions", "get_study_user_attrs",
+    "get_study_system_attrs", "get_all_studies", "set_trial_user_attr", "set_trial_system_attr",
+    "get_trial_id_from_study_id_trial_number", "get_trial", "get_all_trials", "_get_trials",
+    "get_trial_user_attrs", "get_trial_system_attrs",
+)
+_log = logging.getLogger("tuner.store")
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether the database is away or locked for the moment: the same call may succeed later."""
+    for cause in _causes(error):
+        if isinstance(cause, sqlalchemy.exc.DBAPIError):
+            if cause.connection_invalidated or isinstance(cause, sqlalchemy.exc.InterfaceError):
+                return True
+            if not isinstance(cause, sqlalchemy.exc.OperationalError):
+                return False
+            if type(cause.orig).__module__.startswith("sqlite3"):
+                return "locked" in str(cause.orig)
+            return True
+        if isinstance(cause, sqlalchemy.exc.TimeoutError):
+            return True
+        code = getattr(cause, "code", None)
+        if callable(code) and getattr(code(), "name", "") == "UNAVAILABLE":
+            return True
+    return False
+
+
+def insist(
+    call: Callable[[], Any], *, again: Callable[[], Any] | None = None,
+    patience_s: float | None = None,
+) -> Any:
+    """Do ``call`` until it succeeds or ``patience_s`` is over.
+
+    Args:
+        call: what to do.
+        again: what to do instead from the second time on.
+        patience_s: default ``PATIENCE_S``.
+
+    Raises:
+        Exception: what ``call`` raised, at once where waiting can't help.
+    """
+    patience_s = PATIENCE_S if patience_s is None else patience_s
+    begun, attempt = time.monotonic(), 0
+    while True:
+        try:
+            return call() if attempt == 0 or again is None else again()
+        except Exception as error:
+            left = begun + patience_s - time.monotonic()
+            if not is_passing(error) or left <= 0:
+                raise
+            wait_s = min(FIRST_WAIT_S * 2**attempt, LONGEST_WAIT_S) * random.uniform(0.5, 1.0)
+            # The first ones are what several writers of one database do to each other.
+            if attempt == 4:
+                _log.warning("the database does not answer; trying on for %.0f s", left)
+            time.sleep(min(wait_s, left))
+            attempt += 1
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _patient(kind: type[Any]) -> type[Any]:
+    """A storage class whose calls wait for the database."""
+
+    def retried(name: str) -> Callable[..., Any]:
+        plain = getattr(kind, name)
+
+        @functools.wraps(plain)
+        def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+            return insist(lambda: plain(self, *args, **kwargs))
+
+        return method
+
+    def set_trial_state_values(self: Any, *args: Any, **kwargs: Any) -> bool:
+        plain = functools.partial(kind.set_trial_state_values, self, *args, **kwargs)
+
+        def again() -> bool:
+            try:
+                return bool(plain())
+            except UpdateFinishedTrialError:
+                # The connection was lost after the commit: it is told already.
+                return True
+
+        return bool(insist(plain, again=again))
+
+    methods: dict[str, Any] = {n: retried(n) for n in _RETRIED if hasattr(kind, n)}
+    methods["set_trial_state_values"] = set_trial_state_values
+    return type(f"Patient{kind.__name__}", (kind,), methods)
+
+
+def open_database(url: str, engine_kwargs: dict[str, Any]) -> RDBStorage:
+    """Optuna's RDB storage, patient."""
+    storage: RDBStorage = _patient(RDBStorage)(url, engine_kwargs=engine_kwargs)
+    return storage
+
+
+def open_proxy(host: str, port: int) -> GrpcStorageProxy:
+    """Optuna's gRPC proxy to a storage, patient."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    proxy: GrpcStorageProxy = _patient(GrpcStorageProxy)(host=host, port=port)
+    return proxy
+
+
+def create_trial(storage: BaseStorage, study_id: int, template: Any, twin: Callable[[], Any]) -> Any:
+    """A new trial's id, made once even where the connection was lost in between.
+
+    Args:
+        twin: finds the id of the trial that an earlier attempt may have made; ``None`` if none.
+    """
+
+    def again() -> Any:
+        found = twin()
+        return storage.create_new_trial(study_id, template) if found is None else found
+
+    return insist(lambda: storage.create_new_trial(study_id, template), again=again)
