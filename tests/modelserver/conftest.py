@@ -152,9 +152,19 @@ def start_server(fork_server, tmp_path_factory):
     return start
 
 
+def models_config(path: Path, folders: dict[str, Path]) -> str:
+    """The flag for a model config file, written to ``path``, of these models."""
+    configs = "".join(
+        f'config {{ name: "{name}" base_path: "{folder}" model_platform: "tensorflow" }} '
+        for name, folder in folders.items()
+    )
+    path.write_text(f"model_config_list {{ {configs}}}")
+    return f"--model_config_file={path}"
+
+
 @pytest.fixture(scope="session")
 def models(tmp_path_factory) -> Path:
-    """Base folders: half, double, rows, slow, text, module."""
+    """Base folders: half, double, rows, slow, stamped, text, module."""
     from tests.modelserver import savedmodels
 
     base = tmp_path_factory.mktemp("models")
@@ -163,6 +173,7 @@ def models(tmp_path_factory) -> Path:
     savedmodels.linear(base / "double" / "1", 2.0, 0.0)
     savedmodels.rows(base / "rows" / "1")
     savedmodels.slow(base / "slow" / "1", 300)
+    savedmodels.stamped(base / "stamped" / "1")
     savedmodels.text(base / "text" / "1")
     savedmodels.keras_like(base / "module" / "1")
     return base

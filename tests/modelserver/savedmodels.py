@@ -96,6 +96,30 @@ def slow(folder: Path, products: int) -> Path:
     return _save(folder, build)
 
 
+def stamped(folder: Path) -> Path:
+    """When each batch ran: seconds since the epoch; its first row says how many products it takes."""
+
+    def build():
+        x = v1.placeholder(tf.float32, [None], name="x")
+        with tf.control_dependencies([x]):
+            start = tf.timestamp()
+        with tf.control_dependencies([start]):
+            products = tf.cast(x[0], tf.int32)
+        _, product = tf.while_loop(
+            lambda i, _: i < products, lambda i, m: (i + 1, tf.matmul(m, m)), (0, tf.eye(256))
+        )
+        with tf.control_dependencies([product]):
+            end = tf.timestamp()
+        rows = tf.shape(x)
+        return {
+            "serving_default": _signature(
+                {"x": x}, {"start": tf.fill(rows, start), "end": tf.fill(rows, end)}
+            )
+        }
+
+    return _save(folder, build)
+
+
 def text(folder: Path) -> Path:
     """Strings in, the same strings out as text and as bytes, and their lengths."""
 

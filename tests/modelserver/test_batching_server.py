@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
+
+from tests.modelserver.conftest import models_config
 
 
 @pytest.fixture
@@ -66,20 +70,13 @@ def test_concurrent_requests_share_a_batch_and_each_gets_its_own_rows(
 def test_two_models_under_one_pool_name_answer_for_themselves(
     start_server, models, batching, tmp_path
 ):
-    config = tmp_path / "models.txt"
-    config.write_text(
-        "model_config_list {"
-        + "".join(
-            f'config {{ name: "{name}" base_path: "{models / name}" model_platform: "tensorflow" }}'
-            for name in ("half", "double")
-        )
-        + "}"
-    )
+    both = {name: models / name for name in ("half", "double")}
+    config = models_config(tmp_path / "models.txt", both)
     flags = batching(
         "max_batch_size { value: 8 } batch_timeout_micros { value: 20000 } "
         'thread_pool_name { value: "one" }'
     )
-    with start_server(f"--model_config_file={config}", "--grpc_max_threads=16", *flags) as server:
+    with start_server(config, "--grpc_max_threads=16", *flags) as server:
         calls = [
             lambda name=name, i=i: server.predict({"x": [float(i)]}, name=name)["y"].tolist()
             for i in range(8)
@@ -87,6 +84,31 @@ def test_two_models_under_one_pool_name_answer_for_themselves(
         ]
         answers = _at_once(calls)
     assert answers == [[v] for i in range(8) for v in (0.5 * i + 3.0, 2.0 * i)]
+
+
+def test_the_batch_threads_of_one_pool_serve_the_queues_of_all_models_in_turn(
+    start_server, models, batching, tmp_path
+):
+    config = models_config(tmp_path / "models.txt", dict.fromkeys("ab", models / "stamped"))
+    flags = batching(
+        "max_batch_size { value: 1 } max_enqueued_batches { value: 100 } "
+        "num_batch_threads { value: 1 }"
+    )
+    roomy = ["--grpc_max_threads=32", "--tensorflow_session_parallelism=4"]
+    with start_server(config, *roomy, *flags) as server:
+
+        def batch(name, products):
+            answer = server.predict({"x": [products]}, name=name)
+            return float(answer["start"][0]), float(answer["end"][0]), name
+
+        with ThreadPoolExecutor(1) as pool:  # it holds the thread while the queues fill
+            first = pool.submit(batch, "a", 600)
+            time.sleep(0.05)
+            ran = _at_once([lambda n=name: batch(n, 10) for name in 6 * "a" + 6 * "b"])
+            first.result()
+    ran.sort()
+    assert all(earlier[1] <= later[0] for earlier, later in itertools.pairwise(ran))
+    assert [name for _, _, name in ran] in (6 * ["a", "b"], 6 * ["b", "a"])
 
 
 def test_a_full_queue_refuses_with_unavailable(start_server, models, batching):
@@ -196,3 +218,15 @@ def test_batch_threads_run_in_the_server(start_server, models, batching):
         tasks = Path(f"/proc/{server.pid}/task").iterdir()
         names = [(task / "comm").read_text() for task in tasks]
     assert sum("batch" in name.lower() for name in names) == 9, names
+
+
+def test_a_batch_that_fails_fails_its_requests_with_the_models_own_error(
+    start_server, models, batching
+):
+    flags = batching("max_batch_size { value: 4 }")
+    with start_server(f"--model_base_path={models / 'module'}", *flags) as server:
+        with pytest.raises(grpc.RpcError) as failure:
+            server.predict({"x": [[1.0, 2.0, 3.0]]})
+        assert failure.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "Traceback" not in failure.value.details()
+        assert server.predict({"x": [[1.0, 2.0]]})["y"].tolist() == [[21.0]]

@@ -11,18 +11,15 @@ import time
 from collections import OrderedDict
 
 import numpy as np
-import tensorflow as tf
 
 from tuner.modelserver.metrics import Metrics
 
 _SETTLED_S = 5.0
 
 
-def stats_of_batch(rows: tf.Tensor) -> tf.Tensor:
-    """Graph operations: (start in seconds since the epoch, rows) for each row, shape (N, 2)."""
-    count = tf.shape(rows)[0]
-    pair = tf.stack([tf.timestamp(), tf.cast(count, tf.float64)])
-    return tf.tile(pair[None], [count, 1])
+def stats_of_batch(rows: int) -> np.ndarray:
+    """(now in seconds since the epoch, ``rows``) for each row, shape (``rows``, 2)."""
+    return np.full((rows, 2), (time.time(), rows))
 
 
 class BatchStats:

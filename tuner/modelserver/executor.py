@@ -1,7 +1,7 @@
 """A loaded version of a model, and its signatures ready to run.
 
-The executor is TensorFlow's DirectSession, the one TensorFlow Serving runs; batching is the
-op BatchFunction, TensorFlow's C++ scheduler, inside the same graph.
+The executor is TensorFlow's DirectSession, the one TensorFlow Serving runs, for requests and for
+batches of them alike.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 from tensorflow_serving.apis import predict_pb2
 
 from tuner.modelserver import padding
-from tuner.modelserver.batch_stats import BatchStats
-from tuner.modelserver.batching import BatchedCall, BatchingOptions, add_batched, read_options
+from tuner.modelserver.batch_stats import BatchStats, stats_of_batch
+from tuner.modelserver.batching import BatchingOptions, read_options
 from tuner.modelserver.metrics import Metrics
 from tuner.modelserver.saved_model import Run, SavedModelSession
+from tuner.modelserver.scheduler import BatchQueue, BatchScheduler
 from tuner.modelserver.status import Code, ServingError, invalid_argument
 
 DEFAULT_SIGNATURE = "serving_default"
@@ -38,6 +39,8 @@ class ExecutionSettings:
     config: config_pb2.ConfigProto = field(default_factory=config_pb2.ConfigProto)
     tags: tuple[str, ...] = ("serve",)
     batching: BatchingOptions | None = None
+    scheduler: BatchScheduler | None = None
+    """Of all models' batches; where there is none, nothing is batched."""
     per_model_batching: bool = False
     metrics: Metrics | None = None
     """Where batches are counted; ``None`` spares the counting."""
@@ -68,17 +71,38 @@ class Signature:
         key: str,
         definition: meta_graph_pb2.SignatureDef,
         session: SavedModelSession,
-        batched: BatchedCall | None,
-        stats: BatchStats | None = None,
     ) -> None:
         self.key, self.definition = key, definition
         self.input_names = tuple(sorted(definition.inputs))
         self.output_names = tuple(sorted(definition.outputs))
         self._session = session
         self._feeds = [definition.inputs[name].name for name in self.input_names]
-        self._batched, self._stats = batched, stats
         self._prepared: dict[tuple[str, ...], Run] = {}
         self._lock = threading.Lock()
+        self._queue: BatchQueue | None = None
+        self._stats: BatchStats | None = None
+        self._padded: tuple[np.dtype | None, ...] = ()
+        """For each input its type where its rows may differ in shape and are padded."""
+
+    def batch(
+        self, scheduler: BatchScheduler, options: BatchingOptions, stats: BatchStats | None
+    ) -> None:
+        """Run through a queue of ``scheduler`` from now on; ``stats`` counts the batches."""
+        types: list[tf.DType] = []
+        padded: list[np.dtype | None] = []
+        for name in self.input_names:
+            info = self.definition.inputs[name]
+            dtype = tf.dtypes.as_dtype(info.dtype)
+            pads = options.pad_variable_length_inputs and padding.is_variable(info)
+            types += [tf.string, tf.int64] if pads else [dtype]
+            padded.append(np.dtype(dtype.as_numpy_dtype) if pads else None)
+        results = [
+            tf.dtypes.as_dtype(self.definition.outputs[name].dtype) for name in self.output_names
+        ]
+        if stats is not None:
+            results.append(tf.float64)
+        self._padded, self._stats = tuple(padded), stats
+        self._queue = scheduler.add_queue(options, types, results, self._run_batch)
 
     def run(
         self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] = ()
@@ -98,32 +122,32 @@ class Signature:
         except KeyError:
             raise self._mismatch(inputs) from None
         chosen = tuple(outputs)
-        run = self._prepared.get(chosen) or self._prepare(chosen)
-        if self._batched is None or chosen:
-            return run(*fed)
-        return self._run_batched(run, fed)
-
-    def _run_batched(self, run: Run, fed: list[np.ndarray]) -> list[np.ndarray]:
-        assert self._batched is not None
-        if True in self._batched.packed:
-            fed = _packed(fed, self._batched.packed)
+        if self._queue is None or chosen:
+            return self._run(chosen)(*fed)
+        if any(self._padded):
+            fed = _packed(fed, self._padded)
         if self._stats is None:
-            return run(*fed)
+            return self._queue(*fed)
         queued_at_s = time.time()
-        *results, stats = run(*fed)
-        self._stats.record(queued_at_s, stats)
+        *results, told = self._queue(*fed)
+        self._stats.record(queued_at_s, told)
         return results
+
+    def _run_batch(self, *fed: np.ndarray) -> list[np.ndarray]:
+        if any(self._padded):
+            fed = tuple(_unpacked(fed, self._padded))
+        told = None if self._stats is None else stats_of_batch(len(fed[0]))
+        results = self._run(())(*fed)
+        return results if told is None else [*results, told]
+
+    def _run(self, outputs: tuple[str, ...]) -> Run:
+        return self._prepared.get(outputs) or self._prepare(outputs)
 
     def _prepare(self, outputs: tuple[str, ...]) -> Run:
         with self._lock:
             if outputs not in self._prepared:
-                feeds: Sequence[str]
-                fetches: Sequence[str]
-                if self._batched is not None and not outputs:
-                    feeds, fetches = self._batched.feeds, self._batched.fetches
-                else:
-                    feeds, fetches = self._feeds, self._fetches(outputs)
-                self._prepared[outputs] = self._session.callable(feeds, fetches)
+                fetches = self._fetches(outputs)
+                self._prepared[outputs] = self._session.callable(self._feeds, fetches)
             return self._prepared[outputs]
 
     def _fetches(self, outputs: tuple[str, ...]) -> Sequence[str]:
@@ -175,24 +199,17 @@ class Servable:
 
     def __init__(self, name: str, version: int, path: Path, settings: ExecutionSettings) -> None:
         self.name, self.version = name, version
-        self.batching = settings.batching_of(path)
         self.uid = next(_UIDS)
-        self._stats = (
-            BatchStats(settings.metrics, name, self.batching.thread_pool_name)
-            if settings.metrics is not None and self.batching is not None
-            else None
-        )
         self._session = SavedModelSession(path, settings.tags)
         self.signatures = {
-            key: Signature(
-                key, definition, self._session, self._batched(index, definition), self._stats
-            )
-            for index, (key, definition) in enumerate(sorted(self._session.signatures.items()))
+            key: Signature(key, definition, self._session)
+            for key, definition in sorted(self._session.signatures.items())
             if _is_plain(definition)
         }
         self.definitions = self._session.signatures
         self._specs = {key: self._spec(key) for key in self.signatures}
         self._session.start(settings.config)
+        self._batch(settings, settings.batching_of(path))
 
     def signature(self, key: str) -> Signature:
         """The signature of that name; the empty name is ``serving_default``.
@@ -229,18 +246,15 @@ class Servable:
         """End the session and free its memory. Calls that are running end with CANCELLED."""
         self._session.session.close()
 
-    def _batched(self, index: int, definition: meta_graph_pb2.SignatureDef) -> BatchedCall | None:
-        if self.batching is None or not definition.inputs:
-            return None
-        return add_batched(
-            self._session.graph,
-            [info for _, info in sorted(definition.inputs.items())],
-            [info for _, info in sorted(definition.outputs.items())],
-            self.batching,
-            pool=self.batching.thread_pool_name,
-            queue=f"v{self.version}_s{index}",
-            with_stats=self._stats is not None,
-        )
+    def _batch(self, settings: ExecutionSettings, options: BatchingOptions | None) -> None:
+        if options is None or settings.scheduler is None:
+            return
+        stats = None
+        if settings.metrics is not None:
+            stats = BatchStats(settings.metrics, self.name, options.thread_pool_name)
+        for signature in self.signatures.values():
+            if signature.input_names:
+                signature.batch(settings.scheduler, options, stats)
 
     def _spec(self, key: str) -> bytes:
         response = predict_pb2.PredictResponse()
@@ -250,14 +264,20 @@ class Servable:
         return response.SerializeToString()
 
 
-def _packed(fed: Sequence[np.ndarray], packed: Sequence[bool]) -> list[np.ndarray]:
+def _packed(fed: Sequence[np.ndarray], padded: Sequence[np.dtype | None]) -> list[np.ndarray]:
     feeds: list[np.ndarray] = []
-    for array, is_packed in zip(fed, packed):
-        if is_packed and array.ndim:
-            feeds.extend(padding.pack(array))
-        else:
-            feeds.append(array)
+    for array, dtype in zip(fed, padded):
+        if array.ndim == 0:
+            raise invalid_argument("Batching input tensors must have at least one dimension")
+        feeds.extend((array,) if dtype is None else padding.pack(array))
     return feeds
+
+
+def _unpacked(fed: Sequence[np.ndarray], padded: Sequence[np.dtype | None]) -> Iterator[np.ndarray]:
+    arrays = iter(fed)
+    for dtype in padded:
+        array = next(arrays)
+        yield array if dtype is None else padding.unpack(array, next(arrays), dtype)
 
 
 def _is_plain(definition: meta_graph_pb2.SignatureDef) -> bool:

@@ -21,8 +21,7 @@ def is_variable(info: meta_graph_pb2.TensorInfo) -> bool:
         not info.tensor_shape.unknown_rank
         and len(dims) > 1
         and any(dim.size < 0 for dim in dims[1:])
-        and (dtype.is_floating or dtype.is_integer or dtype.is_bool)
-        and dtype not in (tf.uint32, tf.uint64)  # TensorFlow cannot decode them from bytes
+        and (dtype.is_floating or dtype.is_integer or dtype.is_bool or dtype.is_complex)
     )
 
 
@@ -39,27 +38,15 @@ def pack(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows, shapes
 
 
-def unpack(
-    rows: tf.Tensor, shapes: tf.Tensor, dtype: tf.DType, static: tf.TensorShape
-) -> tf.Tensor:
-    """Graph operations that undo ``pack`` for a whole batch, padded to its largest row.
+def unpack(rows: np.ndarray, shapes: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Undo ``pack`` for a whole batch, padded to its largest row.
 
     Args:
         rows, shapes: of shape (N,) and (N, rank - 1).
-        static: what the signature says of the shape, batch dimension first.
     """
-    raw_type = tf.uint8 if dtype == tf.bool else dtype
-    lengths = tf.reduce_prod(shapes, axis=1) + 1
-    longest = tf.cast(tf.reduce_max(lengths) * raw_type.size, tf.int32)
-    flat = tf.raw_ops.DecodePaddedRaw(input_bytes=rows, fixed_length=longest, out_type=raw_type)
-    largest = tf.reduce_max(shapes, axis=0)
-    axes = [tf.range(largest[axis]) for axis in range(static.rank - 1)]
-    cells = tf.reshape(tf.stack(tf.meshgrid(*axes, indexing="ij"), -1), [-1, static.rank - 1])
-    inside = tf.reduce_all(cells[None] < shapes[:, None], axis=-1)
-    strides = tf.math.cumprod(shapes, axis=1, exclusive=True, reverse=True)
-    position = tf.reduce_sum(cells[None] * strides[:, None], axis=-1)
-    # Position 0 of a packed row is the padding value.
-    picked = tf.gather(flat, tf.where(inside, position + 1, 0), batch_dims=1)
-    count = tf.cast(tf.shape(rows)[:1], tf.int64)
-    padded = tf.cast(tf.reshape(picked, tf.concat([count, largest], axis=0)), dtype)
-    return tf.ensure_shape(padded, static)
+    batch = np.empty((len(rows), *shapes.max(axis=0)), dtype)
+    for row, shape, target in zip(rows, shapes.tolist(), batch):
+        values = np.frombuffer(row, dtype)
+        target[...] = values[0]
+        target[tuple(map(slice, shape))] = values[1:].reshape(shape)
+    return batch

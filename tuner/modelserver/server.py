@@ -24,6 +24,7 @@ from tuner.modelserver.metrics import Metrics
 from tuner.modelserver.model_service import HealthService, ModelService
 from tuner.modelserver.protos import MonitoringConfig, SSLConfig, read_text_proto
 from tuner.modelserver.repository import Repository, RetryPolicy, single_model_config
+from tuner.modelserver.scheduler import BatchScheduler
 from tuner.modelserver.status import ServingError
 from tuner.modelserver.warmup import warm_up
 
@@ -53,12 +54,16 @@ class Server:
             (prometheus.path or rest.PROMETHEUS_PATH) if prometheus.enable else None
         )
         self._metrics = Metrics() if prometheus.enable else None
+        config = session_config(options)
+        batching = scheduler = None
+        if options.enable_batching:
+            batching = read_options(options.batching_parameters_file or None)
+            scheduler = BatchScheduler(config, batching.num_batch_threads)
         self._settings = ExecutionSettings(
-            config=session_config(options),
+            config=config,
             tags=tuple(filter(None, options.saved_model_tags.split(","))),
-            batching=read_options(options.batching_parameters_file or None)
-            if options.enable_batching
-            else None,
+            batching=batching,
+            scheduler=scheduler,
             per_model_batching=options.enable_per_model_batching_parameters,
             metrics=self._metrics,
         )
