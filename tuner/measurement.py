@@ -22,6 +22,7 @@ REASONS: Mapping[str, str] = {
     "client_failed": "the load generator ended by itself",
     "no_answers": "no request was answered inside the measured window",
     "energy_lost": "the energy source vanished inside the measured window",
+    "energy_unresolved": "the energy above idle is less than the source can tell from nothing",
     "killed": "the study was killed while the trial ran; does not count as finished",
     "internal": "tuner itself failed; the traceback is in the log",
 }
@@ -79,6 +80,25 @@ class EnergyReading:
     samples: int = 2
     details: Mapping[str, Any] = field(default_factory=dict)
     """The estimate's model and constants, and where they come from; per-domain joules."""
+    server_interval_j: tuple[float, float] | None = None
+    """95 % confidence interval of ``server_j``, from how the parts of the window differ and from
+    the source's resolution; ``None`` = unknown, never "exact"."""
+    net_interval_j: tuple[float, float] | None = None
+    """The same of ``net_j``; the baseline's own error is in it."""
+    resolution_j: float | None = None
+    """What the source cannot tell from nothing in any one window; ``None`` = unknown."""
+
+    @property
+    def resolved_net_j(self) -> float | None:
+        """``net_j`` where it can be told from nothing, else ``None``.
+
+        A window that hardly differs from the idle baseline gives a difference of two large numbers
+        that may be zero or below; as a result it would win every comparison.
+        """
+        if self.net_j is None:
+            return None
+        lowest = self.net_interval_j[0] if self.net_interval_j is not None else self.net_j
+        return self.net_j if min(lowest, self.net_j - (self.resolution_j or 0.0)) > 0 else None
 
     @property
     def server_j(self) -> float:
@@ -152,7 +172,8 @@ class Measurement:
         if stage.throughput_rps is not None:
             answered = stage.throughput_rps * stage.window_s
         per_request = energy.server_j / answered if energy and answered else None
-        net = energy.net_j / answered if energy and energy.net_j is not None and answered else None
+        net_j = energy.resolved_net_j if energy else None
+        net = net_j / answered if net_j is not None and answered else None
         return {
             "latency_p50_ms": stage.latency_p50_ms,
             "latency_p95_ms": stage.latency_p95_ms,
@@ -165,6 +186,32 @@ class Measurement:
             "energy_net_per_request_j": net,
             "power_average_w": energy.average_w if energy else None,
         }
+
+    def intervals(self) -> dict[str, tuple[float, float] | None]:
+        """95 % confidence intervals of metrics; ``None`` = unknown, and so is what is absent."""
+        stage, energy = self.stage, self.energy
+        found = {
+            "latency_p50_ms": stage.latency_p50_interval_ms,
+            "latency_p99_ms": stage.latency_p99_interval_ms,
+        }
+        answered = (stage.throughput_rps or 0.0) * stage.window_s
+        if energy is not None and answered:
+            net = None if energy.resolved_net_j is None else energy.net_interval_j
+            for name, bounds in (("energy_per_request_j", energy.server_interval_j),
+                                 ("energy_net_per_request_j", net)):
+                found[name] = bounds and (bounds[0] / answered, bounds[1] / answered)
+        return found
+
+    def why_unmeasured(self, metric: str) -> tuple[str, str]:
+        """Reason (one of ``REASONS``) and message for a metric that is ``None``."""
+        energy = self.energy
+        if metric == "energy_net_per_request_j" and energy and energy.net_j is not None:
+            told = f"{energy.net_j:.3g} J above idle in {energy.window_s:.3g} s"
+            if energy.resolved_net_j is None:
+                return "energy_unresolved", (
+                    f"{told} cannot be told from nothing: measure longer or under more load"
+                )
+        return "no_answers", f"{metric} was not measured"
 
 
 @dataclass(frozen=True)
@@ -190,3 +237,45 @@ def to_json(record: Any) -> Any:
     if isinstance(record, (list, tuple)):
         return [to_json(v) for v in record]
     return record
+
+
+def energy_basis(reading: EnergyReading | Mapping[str, Any]) -> dict[str, Any]:
+    """What must agree for two energies to be compared, of a reading or of its stored JSON.
+
+    Keys: ``source``, ``method``, ``domains``, ``client's share taken off``, and the constants of an
+    estimate (``model_idle_w``, ``model_max_w``; dotted below a part's name in a joined source).
+    """
+    told = reading if isinstance(reading, Mapping) else to_json(reading)
+    return {
+        "source": told.get("source"),
+        "method": told.get("method"),
+        "domains": ", ".join(told.get("domains") or ()),
+        "client's share taken off": told.get("client_j") is not None,
+        **_constants(told.get("details") or {}),
+    }
+
+
+def _constants(details: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found = {}
+    for key, value in details.items():
+        if isinstance(value, Mapping):
+            found.update(_constants(value, f"{prefix}{key}."))
+        elif key in ("model_idle_w", "model_max_w"):
+            found[prefix + key] = value
+    return found
+
+
+def why_not_comparable(
+    one: EnergyReading | Mapping[str, Any], other: EnergyReading | Mapping[str, Any]
+) -> str | None:
+    """``None`` when two energies were measured alike, else in words what differs.
+
+    Joules of two sources differ by more than any two configurations do; so do those of one
+    estimate with two sets of constants, of one counter with and without the memory's domain, and
+    those from which the client's share was and wasn't taken off.
+    """
+    left, right = energy_basis(one), energy_basis(other)
+    for aspect in dict.fromkeys([*left, *right]):
+        if left.get(aspect) != right.get(aspect):
+            return f"{aspect}: {left.get(aspect)} and {right.get(aspect)}"
+    return None

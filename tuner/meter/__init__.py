@@ -9,8 +9,8 @@ reading = meter.close()
 
 from __future__ import annotations
 
+from tuner.measurement import why_not_comparable
 from tuner.meter.base import Meter
-from tuner.meter.comparable import why_not_comparable
 from tuner.meter.composite import CompositeMeter
 from tuner.meter.cpu_time import CpuTimeMeter
 from tuner.meter.fake import FakeMeter

@@ -18,6 +18,8 @@ class Meter(ABC):
     idle_w: float | None = None
     """Idle baseline (watts), measured once before a study with ``tuner.meter.measure_idle`` and set
     here; every later reading then carries ``idle_w`` and ``net_j``."""
+    idle_interval_w: tuple[float, float] | None = None
+    """95 % confidence interval of ``idle_w``; ``None`` = unknown."""
 
     @abstractmethod
     def open(self, server_pids: Sequence[int] = (), client_pids: Sequence[int] = ()) -> None:
@@ -50,7 +52,8 @@ def net_j(
 ) -> float | None:
     """Gross less the client's share less the idle baseline (joules); ``None`` without a baseline.
 
-    A quiet window may end slightly below zero: that is the baseline's own error, and it is kept.
+    A quiet window may end slightly below zero: that is the baseline's own error, and it is kept
+    here; as a result only ``EnergyReading.resolved_net_j`` counts.
     """
     if idle_w is None:
         return None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tuner.errors import UsageError
 from tuner.measurement import EnergyReading
 from tuner.meter.base import Meter, net_j
+from tuner.meter.uncertainty import fields
 
 _WEAKEST_FIRST = ("estimate", "sampled", "counter")
 
@@ -58,6 +59,11 @@ class CompositeMeter(Meter):
         known = [reading.client_j for reading in readings if "busy_share" in reading.details]
         told = [share for share in known if share is not None]
         client_j = sum(told) if told and len(told) == len(known) else None
+        net = net_j(gross_j, client_j, self.idle_w, window_s)
+        halves, resolutions = [_half_j(r) for r in readings], [r.resolution_j for r in readings]
+        # Parts rise and fall together with the load, so their errors are added, not squared.
+        half_j = None if None in halves else sum(half for half in halves if half is not None)
+        resolution_j = None if None in resolutions else sum(r for r in resolutions if r is not None)
         return EnergyReading(
             source=self.name,
             method=self.method,
@@ -66,7 +72,7 @@ class CompositeMeter(Meter):
             gross_j=gross_j,
             client_j=client_j,
             idle_w=self.idle_w,
-            net_j=net_j(gross_j, client_j, self.idle_w, window_s),
+            net_j=net,
             samples=min(reading.samples for reading in readings),
             details={
                 reading.source: {
@@ -77,8 +83,17 @@ class CompositeMeter(Meter):
                 }
                 for reading in readings
             },
+            **fields(
+                gross_j - (client_j or 0.0), net, half_j, resolution_j, window_s,
+                self.idle_interval_w,
+            ),
         )
 
     def release(self) -> None:
         for part in self._parts:
             part.release()
+
+
+def _half_j(reading: EnergyReading) -> float | None:
+    bounds = reading.server_interval_j
+    return None if bounds is None else (bounds[1] - bounds[0]) / 2

@@ -8,7 +8,10 @@ from tuner.measurement import EnergyReading
 from tuner.meter.base import Meter, net_j
 from tuner.meter.counters import Counter, CounterWindow
 from tuner.meter.cpu_share import CpuShares, CpuWindow
+from tuner.meter.uncertainty import fields, half_width_j
 
+UPDATE_S = 0.002
+"""RAPL's counters advance in steps of about a millisecond: one step at each end of the window."""
 ATTRIBUTED = "attributed, not measured: (gross_j - idle_w x window) x client's CPU seconds / busy CPU seconds"
 NOT_ATTRIBUTED = "not told apart: without an idle baseline the dynamic part is unknown"
 
@@ -62,6 +65,11 @@ class CounterMeter(Meter):
             shares = cpu_window.close()
         gross_j = sum(joules.values())
         client_j = client_share_j(gross_j, self.idle_w, shares)
+        net = net_j(gross_j, client_j, self.idle_w, window_s)
+        resolution_j = gross_j / window_s * UPDATE_S
+        # The client's attributed share is taken as exact: the interval is the whole's.
+        times_s, counted_j = zip(*counter_window.looks)
+        half_j = half_width_j(times_s, counted_j, resolution_j)
         return EnergyReading(
             source=self.name,
             method=self.method,
@@ -70,14 +78,18 @@ class CounterMeter(Meter):
             gross_j=gross_j,
             client_j=client_j,
             idle_w=self.idle_w,
-            net_j=net_j(gross_j, client_j, self.idle_w, window_s),
-            samples=counter_window.samples,
+            net_j=net,
+            samples=len(counter_window.looks),
             details={
                 "domain_j": joules,
                 "client_j_from": NOT_ATTRIBUTED if client_j is None else ATTRIBUTED,
                 "sample_period_s": counter_window.period_s,
                 **shares.details(),
             },
+            **fields(
+                gross_j - (client_j or 0.0), net, half_j, resolution_j, window_s,
+                self.idle_interval_w,
+            ),
         )
 
     def release(self) -> None:

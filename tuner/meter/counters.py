@@ -51,7 +51,8 @@ class CounterWindow:
         self._counters, self._clock = counters, clock
         self._advances = [_Advance(c.read_j(), clock()) for c in counters]
         self._start_s = clock()
-        self.samples = 1
+        self.looks: list[tuple[float, float]] = [(self._start_s, 0.0)]
+        """Time and joules of all counters since the start, at each look."""
         # Two looks per round at the greatest power.
         shortest_j = min(counter.range_j for counter in counters)
         self.period_s = min(MAX_PERIOD_S, shortest_j / MAX_ZONE_W / 2)
@@ -76,7 +77,7 @@ class CounterWindow:
                 )
             advance.total_j += moved_j
             advance.last_j, advance.last_s = now_j, now_s
-        self.samples += 1
+        self.looks.append((self._clock(), sum(a.total_j for a in self._advances)))
 
     def abandon(self) -> None:
         """Stop looking; there is no reading."""

@@ -17,6 +17,16 @@ SAMPLE_PERIOD_S = 1.0
 
 
 @dataclass(frozen=True)
+class CpuLook:
+    """CPU seconds since the window opened, as of one look inside it."""
+
+    elapsed_s: float
+    busy_s: float
+    server_s: float
+    client_s: float
+
+
+@dataclass(frozen=True)
 class CpuShares:
     """CPU seconds of one window; ``busy_s`` = server + client + rest, at most ``cpus x window_s``."""
 
@@ -29,6 +39,8 @@ class CpuShares:
     """Seconds in which a virtual CPU had work but the host ran somebody else: not our energy."""
     missing_pids: tuple[int, ...]
     """Process ids that did not exist when the window opened: their time is in the rest."""
+    looks: tuple[CpuLook, ...] = ()
+    """One about every second, the window's two ends included."""
 
     @property
     def rest_s(self) -> float:
@@ -68,13 +80,26 @@ class CpuWindow:
         self._client = ProcessTree(client_pids, server_pids, everything)
         self._cpus = psutil.cpu_count() or 1
         watched = bool(server_pids or client_pids)
-        self._background = Background(self._sample, SAMPLE_PERIOD_S) if watched else None
+        self._looks = [CpuLook(0.0, 0.0, 0.0, 0.0)]
         self._start, self._start_s = psutil.cpu_times(), time.monotonic()
+        self._background = Background(self._sample, SAMPLE_PERIOD_S) if watched else None
 
     def _sample(self) -> None:
+        now, now_s = psutil.cpu_times(), time.monotonic()
         everything = all_processes()
         self._server.sample(everything)
         self._client.sample(everything)
+        elapsed_s = now_s - self._start_s
+        busy_s = max(0.0, self._cpus * elapsed_s - sum(self._resting(now)))
+        look = CpuLook(elapsed_s, busy_s, self._server.cpu_s, self._client.cpu_s)
+        self._looks.append(look)
+
+    def _resting(self, now: Any) -> list[float]:
+        """Seconds since the start in which CPUs were idle, waited for a disk, were stolen."""
+        return [
+            getattr(now, field, 0.0) - getattr(self._start, field, 0.0)
+            for field in ("idle", "iowait", "steal")
+        ]
 
     def abandon(self) -> None:
         """Stop looking; there is no reading."""
@@ -87,10 +112,7 @@ class CpuWindow:
             self._background.stop()
             self._sample()
         window_s = end_s - self._start_s
-        idle_s, iowait_s, steal_s = (
-            getattr(end, field, 0.0) - getattr(self._start, field, 0.0)
-            for field in ("idle", "iowait", "steal")
-        )
+        idle_s, iowait_s, steal_s = self._resting(end)
         limit_s = self._cpus * window_s
         server_s, client_s = self._server.cpu_s, self._client.cpu_s
         # Both clocks advance in steps of 10 ms, so the parts may exceed the whole by a step or two.
@@ -104,4 +126,8 @@ class CpuWindow:
             client_s=client_s * scale,
             steal_s=max(0.0, steal_s),
             missing_pids=self._server.missing + self._client.missing,
+            looks=(
+                *self._looks[: None if self._background is None else -1],
+                CpuLook(window_s, busy_s, server_s * scale, client_s * scale),
+            ),
         )

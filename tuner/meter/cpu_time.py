@@ -16,6 +16,8 @@ from tuner.measurement import EnergyReading
 from tuner.meter.base import Meter, net_j
 from tuner.meter.cpu_share import CpuWindow
 from tuner.meter.power_model import PowerModel, power_model
+from tuner.meter.processes import TICK_S
+from tuner.meter.uncertainty import fields, half_width_j
 
 
 class CpuTimeMeter(Meter):
@@ -55,6 +57,17 @@ class CpuTimeMeter(Meter):
         joules_per_cpu_s = (model.max_w - model.idle_w) / shares.cpus
         gross_j = model.idle_w * shares.window_s + joules_per_cpu_s * shares.busy_s
         client_j = joules_per_cpu_s * shares.client_s
+        net = net_j(gross_j, client_j, self.idle_w, shares.window_s)
+        # Each CPU's idle time advances in clock ticks.
+        resolution_j = joules_per_cpu_s * shares.cpus * TICK_S
+        half_j = half_width_j(
+            [look.elapsed_s for look in shares.looks],
+            [
+                model.idle_w * look.elapsed_s + joules_per_cpu_s * (look.busy_s - look.client_s)
+                for look in shares.looks
+            ],
+            resolution_j,
+        )
         return EnergyReading(
             source=self.name,
             method=self.method,
@@ -63,7 +76,8 @@ class CpuTimeMeter(Meter):
             gross_j=gross_j,
             client_j=client_j,
             idle_w=self.idle_w,
-            net_j=net_j(gross_j, client_j, self.idle_w, shares.window_s),
+            net_j=net,
+            samples=len(shares.looks),
             details={
                 "model": "idle_w x time + (max_w - idle_w) x busy share x time",
                 "model_idle_w": model.idle_w,
@@ -75,6 +89,10 @@ class CpuTimeMeter(Meter):
                 "rest_dynamic_j": joules_per_cpu_s * shares.rest_s,
                 **shares.details(),
             },
+            **fields(
+                gross_j - client_j, net, half_j, resolution_j, shares.window_s,
+                self.idle_interval_w,
+            ),
         )
 
     def release(self) -> None:

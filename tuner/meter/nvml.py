@@ -13,16 +13,21 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 from tuner.errors import UnavailableError
 from tuner.measurement import EnergyReading
 from tuner.meter.background import Background
 from tuner.meter.base import Meter, net_j
+from tuner.meter.uncertainty import fields, half_width_j
 
 SAMPLE_PERIOD_S = 0.1
 """Boards refresh their power reading 10 to 50 times a second."""
+COUNTER_PERIOD_S = 1.0
+"""How often the counter is looked at: only its ends make the sum, the rest tell how it varies."""
+UPDATE_S = 0.1
+"""Boards refresh their energy counter 10 to 50 times a second too."""
 
 
 def _import_pynvml() -> Any:
@@ -149,8 +154,8 @@ class NvmlMeter(Meter):
         self._samples = []
         self._sample()
         self._open = True
-        if self.method == "sampled":
-            self._background = Background(self._sample, self._period_s)
+        period_s = self._period_s if self.method == "sampled" else COUNTER_PERIOD_S
+        self._background = Background(self._sample, period_s)
 
     def close(self) -> EnergyReading:
         if not self._open:
@@ -160,9 +165,13 @@ class NvmlMeter(Meter):
         if background is not None:
             background.stop()
         self._sample()
-        window_s = self._samples[-1][0] - self._samples[0][0]
+        times_s = [when_s for when_s, _ in self._samples]
+        window_s = times_s[-1] - times_s[0]
         joules = {name: self._joules(place) for place, name in enumerate(self._handles)}
         gross_j = sum(joules.values())
+        net = net_j(gross_j, 0.0, self.idle_w, window_s)
+        resolution_j = gross_j / window_s * UPDATE_S if window_s else None
+        half_j = half_width_j(times_s, self._cumulative_j(), resolution_j or 0.0)
         details: dict[str, Any] = {"domain_j": joules, "client_j_from": "the client uses no GPU"}
         if self.method == "sampled":
             details["sample_period_s"] = self._period_s
@@ -174,10 +183,22 @@ class NvmlMeter(Meter):
             gross_j=gross_j,
             client_j=0.0,
             idle_w=self.idle_w,
-            net_j=net_j(gross_j, 0.0, self.idle_w, window_s),
+            net_j=net,
             samples=len(self._samples),
             details=details,
+            **fields(gross_j, net, half_j, resolution_j, window_s, self.idle_interval_w),
         )
+
+    def _cumulative_j(self) -> list[float]:
+        """Joules of all boards since the window opened, at each look."""
+        totals = [sum(values) for _, values in self._samples]
+        if self.method == "counter":
+            return [total - totals[0] for total in totals]
+        steps = (
+            (later[0] - earlier[0]) * (after + before) / 2
+            for (earlier, before), (later, after) in pairwise(zip(self._samples, totals))
+        )
+        return list(accumulate(steps, initial=0.0))
 
     def _joules(self, place: int) -> float:
         if self.method == "counter":

@@ -12,7 +12,9 @@ from tuner.meter.cpu_time import CpuTimeMeter
 from tuner.meter.nvml import NvmlMeter
 from tuner.meter.pyrapl_meter import PyRaplMeter
 from tuner.meter.rapl import RaplMeter
+from tuner.meter.uncertainty import mean_interval
 
+IDLE_WINDOW_S = 0.5
 MAKERS: dict[str, Callable[[], Meter]] = {
     "rapl": RaplMeter,
     "pyrapl": PyRaplMeter,
@@ -85,16 +87,22 @@ def sources() -> list[tuple[str, bool, str]]:
 def measure_idle(meter: Meter, seconds: float, *, pids: Sequence[int] = ()) -> float:
     """Average watts over ``seconds`` in which nothing is asked of the machine.
 
-    Set the result as ``meter.idle_w``: later readings then carry ``idle_w`` and ``net_j``.
+    Set the result as ``meter.idle_w``: later readings then carry ``idle_w`` and ``net_j``. The time
+    is measured in windows of at least half a second; with three or more of them the baseline's
+    confidence interval is known too and set as ``meter.idle_interval_w``.
 
     Args:
         pids: the caller's own processes, not charged to the baseline where the source can tell.
     """
     if seconds <= 0:
         raise UsageError(f"the idle baseline needs more than 0 seconds, not {seconds:g}")
-    meter.open(client_pids=pids)
-    try:
-        time.sleep(seconds)
-    finally:
-        reading = meter.close()
-    return reading.server_j / reading.window_s
+    windows = max(1, int(seconds / IDLE_WINDOW_S))
+    readings = []
+    for _ in range(windows):
+        meter.open(client_pids=pids)
+        try:
+            time.sleep(seconds / windows)
+        finally:
+            readings.append(meter.close())
+    meter.idle_interval_w = mean_interval([r.server_j / r.window_s for r in readings])
+    return sum(r.server_j for r in readings) / sum(r.window_s for r in readings)
