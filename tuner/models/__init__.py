@@ -2,6 +2,17 @@
 
 from tuner.models.catalogue import Recipe, available
 from tuner.models.record import ModelRecord, TensorSpec
+from tuner.models.speed import Speed, measure_speed
 from tuner.models.store import build, catalogued, resolve
 
-__all__ = ["ModelRecord", "Recipe", "TensorSpec", "available", "build", "catalogued", "resolve"]
+__all__ = [
+    "ModelRecord",
+    "Recipe",
+    "Speed",
+    "TensorSpec",
+    "available",
+    "build",
+    "catalogued",
+    "measure_speed",
+    "resolve",
+]
