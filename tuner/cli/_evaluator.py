@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from tuner.errors import SpaceError, StudyError, UsageError
 from tuner.measurement import Scalar
 from tuner.space import Settings, Space
 
+OWN_OBJECTIVE = "objectives.serving"
 FACTS = ("space_text", "settings", "options")
 """Kept with a study at its creation; all it takes to build its space and evaluator anew."""
 
@@ -104,14 +105,40 @@ def rebuild(study: Any) -> Environment:
     return Environment(space, {name: environment[name] for name in space.factors}, options)
 
 
-def refuse_other_environment(study: Any, now: Mapping[str, Any]) -> None:
-    """Raise StudyError where something that the study holds fixed is different now."""
+def refuse_other_environment(
+    study: Any, now: Mapping[str, Any], *, apart_from: Collection[str] = (),
+    advice: str = "a trial can only be measured again where it was measured",
+) -> None:
+    """Raise StudyError where something that the study holds fixed is different now.
+
+    Args:
+        apart_from: what may differ.
+        advice: what would be right, for the message.
+    """
     from tuner.measurement import to_json
 
     before = study.environment
     for key, value in now.items():
-        if key in before and to_json(value) != before[key]:
+        if key in before and key not in apart_from and to_json(value) != before[key]:
             raise StudyError(
                 f"study {study.name!r} was measured with {key} {before[key]!r}, here it is "
-                f"{value!r}; a trial can only be measured again where it was measured"
+                f"{value!r}; {advice}"
+            )
+
+
+def refuse_unnamed_programs(study: Any, options: Mapping[str, Any], named: Mapping[str, Any]) -> None:
+    """Raise StudyError where a study's database, not its user, names what would be run.
+
+    Whoever can write into a shared database must not choose what runs on every worker's machine.
+
+    Args:
+        options: as kept with the study.
+        named: ``objective``, ``server_binary`` and ``image`` as the user says them here.
+    """
+    wanted = {"objective": options["objective"], **options.get("deployer", {})}
+    for key, value in wanted.items():
+        if (key, value) != ("objective", OWN_OBJECTIVE) and named.get(key) != value:
+            flag = "--" + key.replace("_", "-")
+            raise StudyError(
+                f"study {study.name!r} runs {flag} {value}; say the same here to allow it"
             )

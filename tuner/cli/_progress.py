@@ -23,6 +23,7 @@ class Progress:
         self._bar: tqdm | None = None
         self._best: list[float | None] = []
         self._space: Space | None = None
+        self._arms: Sequence[Any] = ()
         self._started = self._begun = 0.0
         self._total = self._done = self._earlier = 0
 
@@ -40,7 +41,7 @@ class Progress:
 
     def begin(self, arms: Sequence[Any], space: Space) -> None:
         """Start the bar, with the trials of earlier runs in it."""
-        self._space = space
+        self._space, self._arms = space, arms
         self._best = [None] * len(space.objectives)
         earlier = 0
         for arm in arms:
@@ -50,7 +51,7 @@ class Progress:
                     self._learn(record)
         print(f"sampler: {arms[0].proposer.explain()}", file=sys.stderr)
         if earlier:
-            self.note(f"going on after {earlier} finished trials")
+            self.note(f"going on after {earlier} finished trial{'s' if earlier > 1 else ''}")
         per_arm = self._trials if self._trials is not None else space.size
         self._total, self._done, self._earlier = per_arm * len(arms), earlier, earlier
         self._begun = time.monotonic()
@@ -63,7 +64,10 @@ class Progress:
 
     def started(self, number: int, configuration: Configuration, levels: Any) -> None:
         self._started = time.monotonic()
+        # Other workers' trials count as well.
+        self._done = max(self._done, sum(arm.finished for arm in self._arms))
         if self._bar is not None:
+            self._bar.n = self._done
             where = f" @{_format.configuration(levels)}" if levels else ""
             text = f"trial {number}{where}: {_format.configuration(configuration)}"
             self._bar.set_postfix_str(text)
@@ -83,8 +87,12 @@ class Progress:
             last = f"failed: {record.reason} ({record.message[:120]})"
         best = ", ".join(_format.metric(n, v) for n, v in zip(names, self._best))
         where = f" @{_format.configuration(levels)}" if levels else ""
+        if not record.is_finished:
+            if not self._quiet:
+                tqdm.write(f"trial {record.number}{where}: {record.message}", file=sys.stderr)
+            return
+        self._done += 1
         if not self._quiet:
-            self._done += 1
             total = f"/{self._total}" if self._total else ""
             tqdm.write(
                 f"[{self._done}{total}] trial {record.number}{where}: {last} | best {best} | "
@@ -94,10 +102,13 @@ class Progress:
             )
         self._bar.update()
 
+    def waiting(self, trials: int) -> None:
+        what = "a trial" if trials == 1 else f"{trials} trials"
+        self.note(f"waiting for {what} of other workers")
+
     def _left(self) -> str:
-        """Time left at the pace of this run's trials so far."""
-        here = self._done - self._earlier
-        pace = (time.monotonic() - self._begun) / here
+        """Time left at the pace of the trials since this run began."""
+        pace = (time.monotonic() - self._begun) / max(self._done - self._earlier, 1)
         return _format.seconds(pace * max(self._total - self._done, 0))
 
     def _learn(self, record: TrialRecord) -> None:

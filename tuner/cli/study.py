@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import itertools
-import os
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from tuner import interrupts
-from tuner.cli import _evaluator, _format
+from tuner.cli import _arms, _evaluator, _format
+from tuner.cli._arms import Plan, combinations
 from tuner.cli._progress import Progress
 from tuner.errors import UsageError
-from tuner.measurement import Scalar
 from tuner.space import Space
 
 HELP = "tune a model server: propose configurations, measure each for real, tell the best"
@@ -33,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--trials", type=_format.positive_int, metavar="N",
         help="finished trials wanted, earlier runs included (default: 30; grid: all)")
     add("--timeout", type=_format.duration_s, metavar="TIME", help="start no trial after, e.g. 30m")
-    add("--storage", metavar="URL", help="default: sqlite:///studies/<name>.db")
+    add("--storage", metavar="URL",
+        help="default: what TUNER_STORAGE says, else sqlite:///studies/<name>.db")
     add("--name", metavar="STUDY", help="the study's name (default: the space's)")
     add("--seed", type=int, default=0, metavar="N", help="seed of proposals, arrivals and requests")
     add("--load", metavar="light|medium|high|RATE", help="load level, or requests/s")
@@ -56,16 +54,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from tuner import space as spaces
     from tuner import store, study
-    from tuner.cli import pareto
 
     space = _overridden(spaces.load(args.space), args)
     name = args.name or space.name
     _check_name(name)
     url = args.storage or store.default_url(name)
-    for levels in combinations(space):
-        store.refuse_other_space(url, store.level_name(name, levels), space)
-    trials = args.trials or (None if args.sampler == "grid" else 30)
-    progress = Progress(trials or space.size * space.settings.repeats, quiet=args.quiet)
+    storage = store.existing(url)
+    if storage is not None:
+        for levels in combinations(space):
+            store.refuse_other_space(storage, url, store.level_name(name, levels), space)
+    plan = Plan(
+        args.sampler, args.seed, args.trials or (None if args.sampler == "grid" else 30),
+        tuple(args.source),
+    )
+    progress = Progress(plan.trials or space.size * space.settings.repeats, quiet=args.quiet)
     options = _options(args)
     with ExitStack() as stack:
         # A supervisor's SIGTERM ends a study as Ctrl-C does: saved, with nothing left running.
@@ -75,24 +77,24 @@ def run(args: argparse.Namespace) -> int:
             evaluator = stack.enter_context(
                 _evaluator.open_evaluator(space, options, store.artifacts(url, name), progress.note)
             )
+        if storage is None:
+            storage = store.connect(url, create=True)
         kept = _evaluator.facts(args.space, space, options)
-        arms = _arms(args, space, name, url, trials, evaluator, kept, progress)
+        arms = _arms.build(
+            url, storage, name, space, plan, evaluator, kept, progress.note
+        )
+        for arm in arms:
+            arm.store.put(_arms.FACT, plan.as_fact())
         progress.begin(arms, space)
         try:
             summary = study.run(
                 space, arms, evaluator,
-                n_trials=trials, timeout_s=args.timeout, listener=progress,
+                n_trials=plan.trials, timeout_s=args.timeout, listener=progress,
             )
         except KeyboardInterrupt:
             summary = None
-    _conclude(arms, space, url, summary, pareto)
+    _arms.conclude(arms, space, url, summary, "the same command goes on")
     return 130 if summary is None else 0
-
-
-def combinations(space: Space) -> list[dict[str, Scalar]]:
-    """Every combination of factor levels; one empty one for a space without factors."""
-    names = list(space.factors)
-    return [dict(zip(names, values)) for values in itertools.product(*space.factors.values())]
 
 
 def _overridden(space: Space, args: argparse.Namespace) -> Space:
@@ -144,71 +146,3 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
         "idle_w": args.idle_watts,
         "max_w": args.max_watts,
     }
-
-
-def _arms(
-    args: argparse.Namespace, space: Space, name: str, url: str, trials: int | None,
-    evaluator: Any, facts: dict[str, Any], progress: Progress,
-) -> list[Any]:
-    from tuner import propose, store, study
-    from tuner.propose.repeating import RepeatingProposer
-
-    sources = [_source(reference, space) for reference in args.source]
-    arms = []
-    for levels in combinations(space):
-        environment = {
-            **evaluator.environment, "load": levels.get("load", space.settings.load), **levels
-        }
-        kept = store.Store.create(url, store.level_name(name, levels), space, environment)
-        for key, value in facts.items():
-            if kept.get(key) is None:
-                kept.put(key, value)
-        proposer = propose.make(
-            args.sampler, space, seed=args.seed, budget=trials, sources=sources
-        )
-        if space.settings.repeats > 1:
-            proposer = RepeatingProposer(proposer, space.settings.repeats)
-        arms.append(study.Arm(levels, kept, proposer))
-    with interrupts.allowed():
-        complete = evaluator.calibrate(arms[0].store.facts(), progress.note)
-    for arm in arms:
-        for key, value in complete.items():
-            if arm.store.get(key) is None:
-                arm.store.put(key, value)
-    return arms
-
-
-def _source(reference: str, space: Space) -> Any:
-    """A stored study as a source to learn from; its objectives must be the space's."""
-    from tuner import store, study
-    from tuner.propose.source import Source
-
-    stored = store.open_study(reference)
-    wanted = [o.name for o in space.objectives]
-    if stored.metric_names != wanted:
-        raise UsageError(
-            f"--source {reference}: has the objectives {', '.join(stored.metric_names)}, "
-            f"not {', '.join(wanted)}"
-        )
-    finished = [r for r in stored.records() if r.is_finished]
-    return Source(stored.name, tuple(study.observation(r, space) for r in finished))
-
-
-def _conclude(arms: list[Any], space: Space, url: str, summary: Any, pareto: Any) -> None:
-    from tuner import store
-
-    if summary is not None and summary.reason == "exhausted":
-        print(f"Every configuration of the space is measured ({_format.seconds(summary.seconds)}).")
-    elif summary is not None and summary.reason == "timeout":
-        print("The time is over; the same command goes on where this one stopped.")
-    elif summary is None:
-        print("Stopped; finished trials are saved, and the same command goes on.")
-    for arm in arms:
-        marked = pareto.front(arm.store)
-        print(pareto.text(marked))
-        if len(space.objectives) == 2 and marked["on_front"].any():
-            file = store.artifacts(url, arm.store.name).with_suffix(".png")
-            pareto.draw(marked, file)
-            print(f"plot: {os.path.relpath(file)}")
-    print(f"inspect: optuna-dashboard {store.redact(url)}")
-    sys.stdout.flush()

@@ -8,6 +8,7 @@ in one database: ``batching@load=high``.
 from tuner.store.database import Store
 from tuner.store.heartbeat import REAPING_TIME_S, Heartbeat
 from tuner.store.lookup import (
+    existing,
     load_records,
     load_table,
     locate,
@@ -28,6 +29,7 @@ __all__ = [
     "connect",
     "default_url",
     "distribution",
+    "existing",
     "level_name",
     "load_records",
     "load_table",

@@ -231,8 +231,10 @@ class Store:
             violations = space.violations(metrics)
         if values is None or any(v is None for v in values):
             if isinstance(outcome, Measurement):
-                trial.set_user_attr("reason", "no_answers")
-                trial.set_user_attr("message", "an objective was not measured")
+                missing = next(o.name for o in space.objectives if metrics[o.name] is None)
+                reason, message = outcome.why_unmeasured(missing)
+                trial.set_user_attr("reason", reason)
+                trial.set_user_attr("message", message)
             trial.set_user_attr("feasible", False)
             self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
         else:

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import optuna
+from optuna.storages import BaseStorage
 
 from tuner.errors import StudyError
-from tuner.measurement import METRICS
 from tuner.space import Space
 from tuner.store.database import Store
 from tuner.store.record import TrialRecord
-from tuner.store.urls import connect, default_url, redact
+from tuner.store.table import table_of
+from tuner.store.urls import connect, default_url, is_to_be_made, redact
 
 
-def refuse_other_space(url: str, name: str, space: Space) -> None:
+def existing(url: str) -> BaseStorage | None:
+    """The storage, opened; ``None`` where an SQLite file is still to be made. Raises StudyError."""
+    return None if is_to_be_made(url) else connect(url)
+
+
+def refuse_other_space(storage: BaseStorage, url: str, name: str, space: Space) -> None:
     """Look, before anything slow starts, whether the study exists with another space.
 
     Raises:
-        StudyError: it does. A storage that does not exist yet refuses nothing.
+        StudyError: it does.
     """
-    try:
-        stored = Store.open(url, name)
-    except StudyError as error:
-        if "no study" in str(error):
-            return
-        raise
-    stored.refuse_other(space, {})
+    if name in optuna.get_all_study_names(storage):
+        Store.open(url, name, storage).refuse_other(space, {})
 
 
 def locate(reference: str, storage: str | None = None) -> tuple[str, list[str]]:
@@ -74,51 +74,5 @@ def load_records(reference: str, storage: str | None = None) -> list[TrialRecord
 
 
 def load_table(reference: str, storage: str | None = None) -> Any:
-    """One study as a ``pandas.DataFrame``: one row a finished trial.
-
-    Columns: ``number``, every knob (``None`` where inactive), every metric of
-    ``Measurement.metrics``, ``latency_p99_low_ms``, ``latency_p99_high_ms``, ``feasible``,
-    ``valid`` (measured without failure), ``reason``. ``attrs`` holds ``name``, ``parameters``,
-    ``objectives``, ``directions``, ``environment``, ``space`` and ``energy_source``.
-    """
+    """One study as a ``pandas.DataFrame``, see ``table.table_of``."""
     return table_of(open_study(reference, storage))
-
-
-def table_of(store: Store) -> Any:
-    """As ``load_table``, of an open study."""
-    import pandas
-
-    records = [r for r in store.records() if r.is_finished]
-    names = [p["name"] for p in store.space_description.get("parameters", [])]
-    metrics = list(dict.fromkeys([*METRICS, *(m for r in records for m in r.metrics)]))
-    rows = []
-    for record in records:
-        interval: Sequence[float | None] = (
-            (record.measurement.get("stage") or {}).get("latency_p99_interval_ms") or (None, None)
-        )
-        rows.append(
-            {
-                "number": record.number,
-                **{n: record.configuration.get(n) for n in names},
-                **{m: record.metrics.get(m) for m in metrics},
-                "latency_p99_low_ms": interval[0],
-                "latency_p99_high_ms": interval[1],
-                "feasible": record.feasible,
-                "valid": record.state == "complete",
-                "reason": record.reason,
-            }
-        )
-    columns = ["number", *names, *metrics, "latency_p99_low_ms", "latency_p99_high_ms",
-               "feasible", "valid", "reason"]
-    table = pandas.DataFrame(rows, columns=columns)
-    for name in names:
-        # As they were chosen: an inactive knob must not turn another trial's 8 into 8.0.
-        chosen = [r.configuration.get(name) for r in records]
-        table[name] = pandas.Series(chosen, index=table.index, dtype=object)
-    sources = sorted({r.energy_source for r in records if r.energy_source})
-    table.attrs.update(
-        name=store.name, parameters=names, objectives=store.metric_names,
-        directions=store.directions, environment=store.environment,
-        space=store.space_description, energy_source=sources[0] if len(sources) == 1 else sources,
-    )
-    return table

@@ -59,6 +59,17 @@ class TrialRecord:
         return self.state == "complete" and all(v <= 0 for v in self.violations.values())
 
     @property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """95 % confidence intervals of metrics; unknown ones are left out."""
+        stage = self.measurement.get("stage") or {}
+        told = {
+            # What studies hold that were recorded before metrics had their intervals beside them.
+            **{f"latency_{p}_ms": stage.get(f"latency_{p}_interval_ms") for p in ("p50", "p99")},
+            **(self.measurement.get("intervals") or {}),
+        }
+        return {name: (held[0], held[1]) for name, held in told.items() if held}
+
+    @property
     def energy_source(self) -> str | None:
         energy = self.measurement.get("energy") or {}
         return energy.get("source")
@@ -89,7 +100,11 @@ def attributes_of(outcome: Outcome) -> dict[str, Any]:
         **flat,
         "energy_source": outcome.energy.source if outcome.energy else None,
         "energy_method": outcome.energy.method if outcome.energy else None,
-        "measurement": {**to_json(outcome), "metrics": outcome.metrics()},
+        "measurement": {
+            **to_json(outcome),
+            "metrics": outcome.metrics(),
+            "intervals": to_json(outcome.intervals()),
+        },
     }
 
 

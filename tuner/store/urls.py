@@ -27,9 +27,25 @@ DEFAULT_PROXY_PORT = 13000
 _PROXY_PATIENCE_S = 10.0
 
 
+def given() -> str | None:
+    """The storage that the environment names."""
+    return os.environ.get(ENVIRONMENT) or None
+
+
 def default_url(name: str) -> str:
-    """What the environment variable says, else a file in ``studies/``."""
-    return os.environ.get(ENVIRONMENT) or f"sqlite:///{STUDIES}/{name}.db"
+    """The storage that the environment names, else a file in ``studies/``."""
+    return given() or f"sqlite:///{STUDIES}/{name}.db"
+
+
+def is_to_be_made(url: str) -> bool:
+    """Whether the URL is of an SQLite file that isn't there yet."""
+    try:
+        parsed = sqlalchemy.engine.make_url(url)
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        return False
+    if parsed.drivername.split("+")[0] != "sqlite":
+        return False
+    return parsed.database in (None, "", ":memory:") or not Path(parsed.database).exists()
 
 
 def redact(url: str) -> str:

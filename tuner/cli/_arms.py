@@ -1,0 +1,168 @@
+"""What ``tuner study`` and ``tuner worker`` share: the environments of a study and how it goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import os
+import re
+import socket
+import sys
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tuner import interrupts
+from tuner.cli import _format
+from tuner.errors import UsageError
+from tuner.measurement import Scalar
+from tuner.space import Space
+
+FACT = "plan"
+"""Kept with a study once it is calibrated: from then on workers may join."""
+FIXED_ORDER = ("grid", "qmc", "screening")
+"""Samplers whose sequence is the study's: workers share it instead of drawing their own."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a study goes on, whoever works on it."""
+
+    sampler: str
+    seed: int
+    trials: int | None
+    """Finished trials wanted in each environment, over all workers; ``None``: all there are."""
+    sources: tuple[str, ...] = ()
+
+    def as_fact(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def of_fact(cls, fact: Mapping[str, Any]) -> Plan:
+        return cls(fact["sampler"], fact["seed"], fact["trials"], tuple(fact["sources"]))
+
+    def of_worker(self) -> Plan:
+        """The same with a seed of this process's own, so that workers don't draw the same."""
+        from tuner.store.owner import this_process
+
+        if self.sampler in FIXED_ORDER:
+            return self
+        own = zlib.crc32(json.dumps([self.seed, this_process()]).encode())
+        return dataclasses.replace(self, seed=own)
+
+
+def combinations(space: Space) -> list[dict[str, Scalar]]:
+    """Every combination of factor levels; one empty one for a space without factors."""
+    names = list(space.factors)
+    return [dict(zip(names, values)) for values in itertools.product(*space.factors.values())]
+
+
+def study_name(base: str, levels: Mapping[str, Scalar], machine: str | None = None) -> str:
+    """Name of one environment's study; ``machine`` where that is a factor."""
+    from tuner import store
+
+    apart = {} if machine is None else {"machine": slug(machine)}
+    return store.level_name(base, {**levels, **apart})
+
+
+def slug(machine: str) -> str:
+    """A machine's identity as a part of a name: ``amd-epyc-7b13-2-cores-8-gib``."""
+    return re.sub(r"[^a-z0-9]+", "-", machine.lower()).strip("-")
+
+
+def build(
+    url: str, storage: Any, name: str, space: Space, plan: Plan, evaluator: Any,
+    facts: Mapping[str, Any], note: Callable[[str], None], machine: str | None = None,
+) -> list[Any]:
+    """Open or make the study of each combination of levels and calibrate what lacks.
+
+    Args:
+        url, storage: where, and the same opened.
+        name: the study's name, without levels.
+        facts: what a new study keeps (``_evaluator.facts``).
+        machine: this machine's identity where the machine is a factor.
+
+    Raises:
+        StudyError: a study exists with another space or in another environment.
+    """
+    from tuner import machine as machines
+    from tuner import propose, store, study
+    from tuner.propose.repeating import RepeatingProposer
+
+    sources = [source(reference, space) for reference in plan.sources]
+
+    def proposer() -> Any:
+        made = propose.make(
+            plan.sampler, space, seed=plan.seed, budget=plan.trials, sources=sources
+        )
+        repeats = space.settings.repeats
+        return RepeatingProposer(made, repeats) if repeats > 1 else made
+
+    here = {"machine": {"host": socket.gethostname(), **machines.describe()}}
+    arms = []
+    for levels in combinations(space):
+        environment = {
+            **evaluator.environment, "load": levels.get("load", space.settings.load), **levels
+        }
+        kept = store.Store.create(
+            url, study_name(name, levels, machine), space, environment, storage
+        )
+        put_missing(kept, facts)
+        arms.append(study.Arm(levels, kept, proposer(), renew=proposer, attributes=here))
+    with interrupts.allowed():
+        complete = evaluator.calibrate(arms[0].store.facts(), note)
+    for arm in arms:
+        put_missing(arm.store, complete)
+    return arms
+
+
+def put_missing(kept: Any, facts: Mapping[str, Any]) -> None:
+    before = kept.facts()
+    for key, value in facts.items():
+        if before.get(key) is None:
+            kept.put(key, value)
+
+
+def source(reference: str, space: Space) -> Any:
+    """A stored study as a source to learn from; its objectives must be the space's."""
+    from tuner import store, study
+    from tuner.propose.source import Source
+
+    stored = store.open_study(reference)
+    wanted = [o.name for o in space.objectives]
+    if stored.metric_names != wanted:
+        raise UsageError(
+            f"--source {reference}: has the objectives {', '.join(stored.metric_names)}, "
+            f"not {', '.join(wanted)}"
+        )
+    finished = [r for r in stored.records() if r.is_finished]
+    return Source(stored.name, tuple(study.observation(r, space) for r in finished))
+
+
+def conclude(arms: list[Any], space: Space, url: str, summary: Any, again: str) -> None:
+    """Say how a run ended, and each environment's front.
+
+    Args:
+        summary: ``None`` after an interruption.
+        again: what to do to go on.
+    """
+    from tuner import store
+    from tuner.cli import pareto
+
+    if summary is not None and summary.reason == "exhausted":
+        print(f"Every configuration of the space is measured ({_format.seconds(summary.seconds)}).")
+    elif summary is not None and summary.reason == "timeout":
+        print(f"The time is over; {again}.")
+    elif summary is None:
+        print(f"Stopped; finished trials are saved, and {again}.")
+    for arm in arms:
+        marked = pareto.front(arm.store)
+        print(pareto.text(marked))
+        if len(space.objectives) == 2 and marked["on_front"].any():
+            file = store.artifacts(url, arm.store.name).with_suffix(".png")
+            pareto.draw(marked, file)
+            print(f"plot: {os.path.relpath(file)}")
+    print(f"inspect: optuna-dashboard {store.redact(url)}")
+    sys.stdout.flush()

@@ -1,0 +1,123 @@
+"""``tuner worker``: join a study from another machine: measure its next trials here."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from contextlib import ExitStack
+from typing import Any
+
+from tuner import interrupts
+from tuner.cli import _arms, _evaluator, _format
+from tuner.cli._arms import Plan
+from tuner.cli._progress import Progress
+from tuner.errors import StudyError, UsageError
+
+HELP = "join a study that another machine started, and measure its next trials on this one"
+POLL_S = 1.0
+OF_THE_MACHINE = ("machine", "energy_source", "energy_method", "energy_model")
+"""What a study holds fixed and another machine may lack."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--storage", metavar="URL",
+        help="the study's database, e.g. postgresql://USER@HOST/DATABASE, or grpc://HOST:PORT of "
+        "a `tuner proxy`; default: what TUNER_STORAGE says")
+    add("--study", required=True, metavar="NAME", help="the study to join, without its levels")
+    add("--allow-mixed", action="store_true",
+        help="join on other hardware too: the machine becomes a factor, with trials, proposals and "
+        "a front of its own")
+    add("--wait", type=_format.duration_s, default=0.0, metavar="TIME",
+        help="wait so long for the study to be there and calibrated")
+    add("--timeout", type=_format.duration_s, metavar="TIME", help="start no trial after, e.g. 30m")
+    add("--server-binary", metavar="FILE", help="allow the study to run this binary")
+    add("--image", metavar="NAME", help="allow the study to run this image")
+    add("--objective", metavar="MODULE", help="allow the study to run this module")
+    add("--quiet", action="store_true", help="no progress bar")
+
+
+def run(args: argparse.Namespace) -> int:
+    from tuner import machine, store, study
+
+    url = args.storage or store.urls.given()
+    if url is None:
+        raise UsageError("say --storage URL, or set TUNER_STORAGE")
+    with interrupts.deferred():
+        with interrupts.allowed():
+            storage, first = _joined(url, args.study, args.wait)
+        again, plan = _evaluator.rebuild(first), Plan.of_fact(first.get(_arms.FACT))
+        space = again.space
+        named = {k: getattr(args, k) for k in ("objective", "server_binary", "image")}
+        _evaluator.refuse_unnamed_programs(first, again.options, named)
+        here = machine.identity(machine.describe())
+        mixed = here != first.environment.get("machine")
+        if mixed and not args.allow_mixed:
+            raise StudyError(
+                f"study {args.study!r} was measured on {first.environment.get('machine')}, this is "
+                f"{here}; --allow-mixed makes the machine a factor"
+            )
+        progress = Progress(plan.trials or space.size * space.settings.repeats, quiet=args.quiet)
+        with ExitStack() as stack:
+            stack.enter_context(progress)
+            with interrupts.allowed():
+                evaluator = stack.enter_context(_evaluator.open_evaluator(
+                    space, again.options, store.artifacts(url, args.study), progress.note
+                ))
+            _evaluator.refuse_other_environment(
+                first, evaluator.environment, apart_from=OF_THE_MACHINE if mixed else (),
+                advice="a worker measures what the study measures",
+            )
+            kept = {key: first.get(key) for key in (*_evaluator.FACTS, _arms.FACT)}
+            arms = _arms.build(
+                url, storage, args.study, space, plan.of_worker(), evaluator, kept,
+                progress.note, machine=here if mixed else None,
+            )
+            progress.begin(arms, space)
+            try:
+                summary = study.run(
+                    space, arms, evaluator,
+                    n_trials=plan.trials, timeout_s=args.timeout, listener=progress,
+                )
+            except KeyboardInterrupt:
+                summary = None
+    _arms.conclude(arms, space, url, summary, "a worker started again goes on")
+    return 130 if summary is None else 0
+
+
+def _joined(url: str, name: str, wait_s: float) -> tuple[Any, Any]:
+    """The storage, and one of the study's environments on the hardware that it was begun on.
+
+    Raises:
+        StudyError: it isn't there, or isn't calibrated, within the time.
+    """
+    from tuner import store
+
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            storage = store.connect(url)
+            return storage, _first(url, storage, name)
+        except StudyError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(min(POLL_S, max(deadline - time.monotonic(), 0.0)))
+
+
+def _first(url: str, storage: Any, name: str) -> Any:
+    import optuna
+
+    from tuner import store
+
+    names = optuna.get_all_study_names(storage)
+    own = [n for n in names if n.split("@")[0] == name and "machine=" not in n]
+    if not own:
+        held = ", ".join(names) or "none"
+        raise StudyError(f"no study {name!r} in {store.redact(url)}; it holds: {held}")
+    first = store.Store.open(url, min(own), storage)
+    if first.get(_arms.FACT) is None:
+        raise StudyError(
+            f"study {name!r} is not calibrated yet, or an older version made it; "
+            "`tuner study` does that"
+        )
+    return first
