@@ -56,7 +56,10 @@ class ServingEvaluator:
         if facts.get("idle_w") is None:
             note(f"measuring the idle baseline ({IDLE_S:g} s)")
             facts["idle_w"] = meter.measure_idle(self._runner.bench.meter, IDLE_S)
+            facts["idle_interval_w"] = self._runner.bench.meter.idle_interval_w
         self._runner.bench.meter.idle_w = facts["idle_w"]
+        interval_w = facts.get("idle_interval_w")
+        self._runner.bench.meter.idle_interval_w = tuple(interval_w) if interval_w else None
         loads = self._space.factors.get("load", (self._space.settings.load,))
         if any(isinstance(level, str) for level in loads):
             if facts.get("capacity_rps") is None:

@@ -53,6 +53,12 @@ METRICS: Mapping[str, MetricInfo] = {
 }
 
 
+def interval_names(metric: str) -> tuple[str, str]:
+    """What a metric's interval is called in a table: ``x_ms`` -> ``x_low_ms``, ``x_high_ms``."""
+    stem, _, unit = metric.rpartition("_")
+    return f"{stem}_low_{unit}", f"{stem}_high_{unit}"
+
+
 def configuration_key(configuration: Configuration) -> tuple[tuple[str, str], ...]:
     """A hashable identity of a configuration; ``True``, ``1`` and ``1.0`` stay distinct."""
     return tuple(sorted((name, f"{type(v).__name__}:{v!r}") for name, v in configuration.items()))

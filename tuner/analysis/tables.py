@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tuner.errors import TableError
+from tuner.measurement import interval_names
 
 UNITS: Mapping[str, str] = {
     "ms": "ms",
@@ -61,12 +62,6 @@ def numbers(table: pd.DataFrame, column: str) -> NDArray[np.float64]:
         raise TableError(f"column {column!r} should hold numbers only") from None
 
 
-def interval_columns(column: str) -> tuple[str, str]:
-    """Where the interval of a metric is kept: ``x_ms`` -> ``x_low_ms``, ``x_high_ms``."""
-    stem, _, unit = column.rpartition("_")
-    return f"{stem}_low_{unit}", f"{stem}_high_{unit}"
-
-
 def interval(
     table: pd.DataFrame, column: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -74,6 +69,6 @@ def interval(
     missing = np.full(len(table), np.nan)
     low, high = (
         numbers(table, name) if name in table.columns else missing
-        for name in interval_columns(column)
+        for name in interval_names(column)
     )
     return low, high

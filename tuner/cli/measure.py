@@ -12,7 +12,7 @@ from typing import Any
 from tuner import interrupts
 from tuner.cli import _evaluator, _format
 from tuner.errors import TrialFailure, UsageError
-from tuner.measurement import Failure, Measurement, to_json
+from tuner.measurement import Failure, Measurement, energy_basis, to_json
 
 HELP = "measure one trial of a study again, longer and more precisely"
 MIN_DURATION_S = 4.0
@@ -62,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
             (outcome,) = evaluator.evaluate(trial.configuration, [again.levels], [trial.number])
         if isinstance(outcome, Failure):
             raise TrialFailure(outcome.reason, outcome.message, outcome.log_tail)
-        entry = _entry(trial.number, outcome, args.precision, attributes)
+        attributes = {**attributes, "violations": space.violations(outcome.metrics())}
+    entry = _entry(trial.number, outcome, args.precision, attributes)
         study.put(KEPT, [*(study.get(KEPT) or ()), entry])
     print(json.dumps({"study": study.name, **entry}, indent=2) if args.json
           else _text(study, trial, entry))
@@ -89,6 +90,7 @@ def _entry(
         "trial": number,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "metrics": measured.metrics(),
+        "intervals": measured.intervals(),
         "latency_p99_interval_ms": stage.latency_p99_interval_ms,
         "latency_p50_interval_ms": stage.latency_p50_interval_ms,
         "precision": precision,
@@ -100,6 +102,7 @@ def _entry(
         "target_rate_rps": stage.target_rate_rps,
         "energy_source": energy.source if energy else None,
         "energy_method": energy.method if energy else None,
+        "energy_basis": energy_basis(energy) if energy else None,
         "samples_file": stage.samples_file,
         **attributes,
     })
