@@ -18,7 +18,9 @@ NAMES = ("embedded", "binary", "docker", "fake")
 
 
 def make(name: str, **options: Any) -> Deployer:
-    """A deployer by name, with its own options (``server_binary``, ``image``, ``monitoring`` …).
+    """A deployer by name, with its own options (``server_binary``, ``image`` …).
+
+    With ``monitoring=True`` its deployments describe the batches that they ran, too.
 
     Raises:
         UsageError: no such deployer, or an option that it does not have.
@@ -35,6 +37,10 @@ def make(name: str, **options: Any) -> Deployer:
         if option not in known:
             raise UsageError(f"deployer {name} has no option {option!r}; it has {', '.join(known)}")
     deployer: Deployer = kind(**options)
+    if options.get("monitoring"):
+        from tuner.deploy.monitored import MonitoredDeployer
+
+        return MonitoredDeployer(deployer)
     return deployer
 
 
