@@ -316,7 +316,7 @@ def test_a_stage_leaves_no_process_and_no_folder(server: Any, make_plan: Any) ->
 def test_the_load_generator_imports_neither_tensorflow_nor_numpy(root: Path) -> None:
     code = (
         "import sys, tuner.load.client, tuner.load.grpc_client;"
-        "print([m for m in ('tensorflow', 'numpy', 'google.protobuf') if m in sys.modules])"
+        "print([m for m in ('tensorflow', 'numpy', 'google.protobuf', 'grpc') if m in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True

@@ -50,6 +50,8 @@ class StagePlan:
     """Beyond it the stage ends early."""
     request_timeout_s: float = 30.0
     processes: int = 1
+    connections: int = 1
+    """gRPC: connections of each process, used in turn."""
     seed: int = 0
     samples_file: Path | None = None
     """Where to keep every latency, compressed."""

@@ -16,7 +16,7 @@ import os
 import sys
 import time
 from array import array
-from collections.abc import Awaitable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,8 +36,11 @@ class Transport(Protocol):
     async def connect(self) -> None:
         """Open what can be opened before the first request is due."""
 
-    def send(self, model: int, body: int) -> Awaitable[tuple[int, str]]:
-        """Send distinct request ``body`` to ``model`` now; gives (status, message)."""
+    def send(self, slot: int, model: int, body: int) -> None:
+        """Begin to send distinct request ``body`` to ``model``; its end is told with ``slot``."""
+
+    def flush(self) -> None:
+        """Send what was begun."""
 
     async def metadata(self) -> bytes | None:
         """What the server says of the first model's signatures, ``None`` if it does not say."""
@@ -59,8 +62,11 @@ def read_array(path: str | None, kind: str) -> array[Any]:
 class Client:
     """One process's share of a load stage."""
 
-    def __init__(self, job: dict[str, Any], transport: Transport) -> None:
-        self.transport = transport
+    def __init__(
+        self, job: dict[str, Any], transport: Callable[[dict[str, Any], Any, Any], Transport]
+    ) -> None:
+        bodies = read_bodies(job["payload"], job["lengths"])
+        self.transport = transport(job, bodies, self._answered)
         self.loop = asyncio.get_running_loop()
         self.recorder = Recorder(Path(job["records"]), job["capacity"])
         self.index, self.processes = job["index"], job["processes"]
@@ -73,11 +79,11 @@ class Client:
         self.window = 0
         self.position = self.index
         self.timer: asyncio.TimerHandle | None = None
-        self.tasks: set[asyncio.Task[None]] = set()
         self.cpu: dict[str, float] = {}
         self.messages: dict[int, str] = {}
         self.finished = self.loop.create_future()
         self.loop_clients = job["clients"] if job["closed"] else 0
+        self.unsent = False
 
     def command(self, line: str) -> None:
         """Obey one line from the parent."""
@@ -85,7 +91,7 @@ class Client:
         if word == "start":
             self.start_at = float(value)
             for _ in range(self.loop_clients):
-                self._keep(self._closed_loop())
+                self.loop.call_at(self.start_at, self._send_next)
         elif word == "open":
             self.open_at = float(value)
             self.loop.call_at(self.open_at, self._note_cpu, "open")
@@ -128,9 +134,11 @@ class Client:
             if due > self.loop.time():
                 if due < math.inf:
                     self.timer = self.loop.call_at(due, self._pump)
-                return
+                break
             self._send(due)
-        self.timer = self.loop.call_later(0, self._pump)
+        else:
+            self.timer = self.loop.call_later(0, self._pump)
+        self.transport.flush()
 
     def _send(self, due: float) -> None:
         number = self.position
@@ -138,33 +146,34 @@ class Client:
         body = self.orders[self.window][number]
         slot = self.recorder.begin(due, self.loop.time(), number, self.window)
         if slot >= 0:
-            self._keep(self._answer(slot, self.transport.send(number % self.models, body)))
+            self.transport.send(slot, number % self.models, body)
 
-    async def _answer(self, slot: int, call: Awaitable[tuple[int, str]]) -> int:
-        status, message = await call
-        self.recorder.finish(slot, self.loop.time(), status)
+    def _send_next(self) -> None:
+        """The next request of one of a closed loop's clients."""
+        number, self.position = self.position, self.position + self.processes
+        order = self.orders[0]
+        now = self.loop.time()
+        slot = self.recorder.begin(now, now, number, 0)
+        if slot >= 0:
+            self.transport.send(slot, number % self.models, order[number % len(order)])
+            if not self.unsent:
+                # What else was answered in the same moment goes out with it.
+                self.unsent = True
+                self.loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self.unsent = False
+        self.transport.flush()
+
+    def _answered(self, slot: int, at_s: float, status: int, message: str) -> None:
+        self.recorder.finish(slot, at_s, status)
         if status != OK:
             self.messages.setdefault(status, message)
-        return status
-
-    async def _closed_loop(self) -> None:
-        await asyncio.sleep(max(0.0, self.start_at - self.loop.time()))
-        order = self.orders[0]
-        while not self.finished.done():
-            number, self.position = self.position, self.position + self.processes
-            now = self.loop.time()
-            slot = self.recorder.begin(now, now, number, 0)
-            if slot < 0:
-                return
-            call = self.transport.send(number % self.models, order[number % len(order)])
-            if await self._answer(slot, call) != OK:
-                await asyncio.sleep(ERROR_PAUSE_S)
-
-    def _keep(self, coroutine: Any) -> None:
-        """Run a coroutine; the loop itself holds tasks only weakly."""
-        task = self.loop.create_task(coroutine)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        if self.loop_clients:
+            if status == OK:
+                self._send_next()
+            else:
+                self.loop.call_later(ERROR_PAUSE_S, self._send_next)
 
 
 def say(message: dict[str, Any]) -> None:
@@ -172,23 +181,21 @@ def say(message: dict[str, Any]) -> None:
 
 
 async def run(job: dict[str, Any]) -> None:
-    bodies = read_bodies(job["payload"], job["lengths"])
     if job["protocol"] == "grpc":
         from tuner.load.grpc_client import GrpcTransport
 
-        transport: Transport = GrpcTransport(job, bodies)
+        client = Client(job, GrpcTransport)
     else:
         from tuner.load.rest_client import RestTransport
 
-        transport = RestTransport(job, bodies)
-    client = Client(job, transport)
+        client = Client(job, RestTransport)
     child.listen(client.command)
     try:
-        await asyncio.wait_for(transport.connect(), job["connect_timeout_s"])
+        await asyncio.wait_for(client.transport.connect(), job["connect_timeout_s"])
     except (OSError, TimeoutError) as error:
         say({"failed": f"no connection to {job['address']}: {error or 'timed out'}"})
         return
-    metadata = await transport.metadata()
+    metadata = await client.transport.metadata()
     gc.collect()
     gc.freeze()
     gc.disable()

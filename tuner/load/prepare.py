@@ -63,6 +63,7 @@ def check_plan(plan: StagePlan) -> None:
         )
     positive = {
         "clients": plan.clients,
+        "connections": plan.connections,
         "processes": plan.processes,
         "rows_per_request": plan.rows_per_request,
         "request_timeout_s": plan.request_timeout_s,
@@ -155,6 +156,7 @@ def _job(plan: StagePlan, payload: requests.Payload) -> dict[str, Any]:
         "protocol": plan.protocol,
         "closed": plan.pattern == "closed",
         "processes": plan.processes,
+        "connections": plan.connections,
         "model_count": len(plan.model_names),
         "models": list(plan.model_names),
         "heads": [_text(requests.grpc_model(name, plan.signature)) for name in plan.model_names],

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import aiohttp
 
+from tuner.load.http2.calls import Answered
 from tuner.load.records import HTTP_STATUS_OFFSET, OK
 
 DEADLINE_EXCEEDED, UNAVAILABLE = 4, 14
@@ -18,8 +19,10 @@ HEADERS = {"Content-Type": "application/json"}
 class RestTransport:
     """A client of TF Serving's REST API; answers are read to their end, not parsed."""
 
-    def __init__(self, job: dict[str, Any], bodies: list[bytes]) -> None:
-        self._bodies = bodies
+    def __init__(self, job: dict[str, Any], bodies: list[bytes], answered: Answered) -> None:
+        self._bodies, self._answered = bodies, answered
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
         host, _, port = job["address"].rpartition(":")
         self._host, self._port = host, int(port)
         models = [f"http://{job['address']}/v1/models/{quote(name)}" for name in job["models"]]
@@ -37,7 +40,20 @@ class RestTransport:
         _, writer = await asyncio.open_connection(self._host, self._port)
         writer.close()
 
-    async def send(self, model: int, body: int) -> tuple[int, str]:
+    def send(self, slot: int, model: int, body: int) -> None:
+        task = self._loop.create_task(self._ask(slot, model, body))
+        # The loop itself holds tasks only weakly.
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def flush(self) -> None:
+        """Nothing waits: every request is sent by its own task."""
+
+    async def _ask(self, slot: int, model: int, body: int) -> None:
+        status, text = await self._outcome(model, body)
+        self._answered(slot, self._loop.time(), status, text)
+
+    async def _outcome(self, model: int, body: int) -> tuple[int, str]:
         try:
             async with self._session.post(self._predict[model], data=self._bodies[body]) as answer:
                 text = await answer.read()
