@@ -11,7 +11,7 @@ import pytest
 
 from tests.contracts.deployer_contract import DeployerContract
 from tests.deploy.asking import predict_doubled, predict_raw
-from tuner.deploy.base import ModelToServe
+from tuner.deploy.base import Deployer, ModelToServe
 
 
 class TestFake(DeployerContract):
@@ -47,6 +47,10 @@ class TestEmbedded(_Real):
     @pytest.fixture(scope="class")
     def name(self) -> str:
         return "embedded"
+
+    @pytest.fixture(scope="class")
+    def deployer(self, embedded: Deployer) -> Deployer:
+        return embedded
 
 
 class TestBinary(_Real):

@@ -207,14 +207,18 @@ os.kill(os.getpid(), 9)
 
 
 CLOCK_STUDY = """
-import json, os, sys
-from tuner.deploy import cpufreq
-from tuner.deploy.watchdog import Watchdog
+import json, os, sys, tempfile
+from pathlib import Path
+from tuner.deploy import cpufreq, make
+from tuner.deploy.base import DeploymentRequest, ModelToServe
 def bounds():
     return [(p / b).read_text().strip() for p in cpufreq.policies() for b in cpufreq._BOUNDS]
 out = {"before": bounds(), "range": cpufreq.hardware_range().high_mhz}
-with cpufreq.clock(1500, Watchdog()):
+folder = Path(tempfile.mkdtemp())
+request = DeploymentRequest(ModelToServe("m", folder), {"cpu_frequency_mhz": 1500}, folder)
+with make("fake") as deployer, deployer.deploy(request) as deployment:
     out["inside"] = bounds()
+    out["told"] = sorted(set(deployment.describe()["limits"]["clock_khz"].values()))
     print(json.dumps(out), flush=True)
     if sys.argv[1] == "killed":
         os.kill(os.getpid(), 9)
@@ -254,6 +258,7 @@ def test_the_clock_is_pinned_and_put_back() -> None:
     told = json.loads(lines[0])
     assert told["range"] == 3000
     assert told["inside"] == ["1500000"] * 4
+    assert told["told"] == ["1500000"]
     assert lines[1:] == ["3000000", "1000000"] * 2
 
 

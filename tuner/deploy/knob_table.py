@@ -72,7 +72,10 @@ TABLE = (
         needs=_REST,
     ),
     Knob("num_load_threads", int, 0, "threads that load models", FLAG, 0, 64),
-    Knob("num_unload_threads", int, 0, "threads that unload models", FLAG, 0, 64),
+    Knob(
+        "num_unload_threads", int, 0, "threads that unload models", FLAG, 0, 64,
+        not_embedded="it unloads a version in the thread of its last request",
+    ),
     # Protocol
     Knob(
         "protocol", str, "grpc", "how requests are sent; both ports are open", CLIENT,
