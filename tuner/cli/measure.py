@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         if isinstance(outcome, Failure):
             raise TrialFailure(outcome.reason, outcome.message, outcome.log_tail)
         attributes = {**attributes, "violations": space.violations(outcome.metrics())}
-    entry = _entry(trial.number, outcome, args.precision, attributes)
+        entry = _entry(trial.number, outcome, args.precision, attributes)
         study.put(KEPT, [*(study.get(KEPT) or ()), entry])
     print(json.dumps({"study": study.name, **entry}, indent=2) if args.json
           else _text(study, trial, entry))
