@@ -15,6 +15,8 @@ from tuner.measurement import Configuration, Scalar
 
 MAX_ENUMERATED = 200_000
 """Spaces with more configurations than this are not enumerated."""
+MAX_STEPS = 2 * MAX_ENUMERATED
+"""Nor are those where so many steps, mostly to what is excluded, don't get to the end."""
 MAX_LEVELS = 1024
 """An integer range with more values than this needs ``step`` or ``levels`` to be enumerated."""
 
@@ -34,6 +36,14 @@ class Where:
 def same(a: Scalar, b: Scalar) -> bool:
     """Equality that keeps ``True`` apart from ``1`` and lets ``1`` equal ``1.0``."""
     return isinstance(a, bool) == isinstance(b, bool) and a == b
+
+
+def _holds(clause: Mapping[str, tuple[Scalar, ...]], chosen: Configuration) -> bool:
+    """Whether all that a clause names is chosen, with one of its values."""
+    return all(
+        name in chosen and any(same(chosen[name], v) for v in values)
+        for name, values in clause.items()
+    )
 
 
 @dataclass(frozen=True)
@@ -242,13 +252,7 @@ class Space:
 
     def excluded(self, configuration: Configuration) -> bool:
         """Whether an ``exclude`` clause holds (a clause on an inactive knob never does)."""
-        return any(
-            all(
-                name in configuration and any(same(configuration[name], v) for v in values)
-                for name, values in clause.items()
-            )
-            for clause in self.exclude
-        )
+        return any(_holds(clause, configuration) for clause in self.exclude)
 
     def configurations(self) -> Iterator[dict[str, Scalar]]:
         """Every valid configuration of the discretised space once, in a fixed order.
@@ -256,20 +260,35 @@ class Space:
         Raises:
             SpaceError: a range says neither ``step`` nor ``levels`` and cannot be enumerated.
         """
-        levels = [p.levels() for p in self.parameters]
+        return (dict(chosen) for chosen in self._walk() if chosen is not None)
 
-        def extend(index: int, chosen: dict[str, Scalar]) -> Iterator[dict[str, Scalar]]:
+    def _walk(self) -> Iterator[dict[str, Scalar] | None]:
+        """The valid configurations, and ``None`` for each way that ends in an excluded one.
+
+        The dictionary is changed by the next step; copy what is to be kept.
+        """
+        levels = [p.levels() for p in self.parameters]
+        clauses_of: dict[str, list[Mapping[str, tuple[Scalar, ...]]]] = {}
+        order = {p.name: index for index, p in enumerate(self.parameters)}
+        for clause in self.exclude:
+            clauses_of.setdefault(max(clause, key=order.__getitem__), []).append(clause)
+
+        def extend(index: int, chosen: dict[str, Scalar]) -> Iterator[dict[str, Scalar] | None]:
             if index == len(self.parameters):
-                if not self.excluded(chosen):
-                    yield dict(chosen)
+                yield chosen
                 return
             parameter = self.parameters[index]
             if not self.active(chosen, parameter):
                 yield from extend(index + 1, chosen)
                 return
+            clauses = clauses_of.get(parameter.name, ())
             for value in levels[index]:
                 chosen[parameter.name] = value
-                yield from extend(index + 1, chosen)
+                # As soon as all that a clause names is chosen, what follows can't save it.
+                if any(_holds(clause, chosen) for clause in clauses):
+                    yield None
+                else:
+                    yield from extend(index + 1, chosen)
             del chosen[parameter.name]
 
         yield from extend(0, {})
@@ -284,9 +303,10 @@ class Space:
             SpaceError: as ``configurations``.
         """
         count = 0
-        for count, _ in enumerate(self.configurations(), start=1):
-            if count > MAX_ENUMERATED:
-                break
+        for steps, chosen in enumerate(self._walk()):
+            count += chosen is not None
+            if count > MAX_ENUMERATED or steps > MAX_STEPS:
+                return MAX_ENUMERATED + 1
         return count
 
     @cached_property

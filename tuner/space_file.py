@@ -281,7 +281,29 @@ def _parameters(node: Node) -> tuple[Parameter, ...]:
             for value in values:
                 if not parsed[parent].contains(value):
                     raise place.error(f"{value!r} is not a value that {parent} can take")
-    return _parents_first(parsed, children)
+    ordered = _parents_first(parsed, children)
+    _refuse_impossible(ordered, children)
+    return ordered
+
+
+def _refuse_impossible(ordered: tuple[Parameter, ...], nodes: Mapping[str, Node]) -> None:
+    """Refuse conditions that contradict those of the knobs they depend on.
+
+    A knob is active when its own conditions and those of all knobs they name hold; so for each
+    knob above it the values that these allow must have one in common.
+    """
+    allowed: dict[str, dict[str, tuple[Scalar, ...]]] = {}
+    for parameter in ordered:
+        needs: dict[str, tuple[Scalar, ...]] = {}
+        for demands in (parameter.when, *(allowed[parent] for parent in parameter.when)):
+            for name, values in demands.items():
+                both = tuple(v for v in needs.get(name, values) if any(same(v, w) for w in values))
+                if not both:
+                    raise nodes[parameter.name].mapping()["when"].error(
+                        f"can never hold: {name} would have to take two values at once"
+                    )
+                needs[name] = both
+        allowed[parameter.name] = needs
 
 
 def _parents_first(parsed: Mapping[str, Parameter], nodes: Mapping[str, Node]) -> tuple[Parameter, ...]:
@@ -360,6 +382,10 @@ def _range(
         step = keys["step"].positive()
         if kind == "int" and step != int(step):
             raise keys["step"].error("should be a whole number for an integer range")
+        if step > high - low:
+            raise keys["step"].error(
+                f"{step:g} is larger than the range from {low:g} to {high:g}: only {low:g} is left"
+            )
     levels = keys["levels"].integer() if "levels" in keys else None
     if levels is not None and step is not None:
         raise keys["levels"].error("does not go with step; keep one of them")
@@ -426,14 +452,27 @@ def _constraints(
         bounds = child.mapping(("max", "min"))
         if not bounds:
             raise child.error("should say max: or min:")
-        for side, bound in bounds.items():
-            value = float(bound.number())
-            out.append(
-                Constraint(metric, maximum=value) if side == "max"
-                else Constraint(metric, minimum=value)
+        values = {side: _bound(metric, side, bound) for side, bound in bounds.items()}
+        if len(values) == 2 and values["min"] > values["max"]:
+            raise bounds["min"].error(
+                f"min {values['min']:g} is above max {values['max']:g}; nothing can keep both"
             )
+        out += [
+            Constraint(metric, maximum=value) if side == "max"
+            else Constraint(metric, minimum=value) for side, value in values.items()
+        ]
     bounded = {c.metric for c in out}
     return (*out, *(c for c in defaults if c.metric not in bounded))
+
+
+def _bound(metric: str, side: str, node: Node) -> float:
+    """A bound that some measurement keeps and some other one doesn't."""
+    value = float(node.number())
+    if metric == "error_rate" and not 0 <= value <= 1:
+        raise node.error(f"error_rate is a share: should be 0 to 1, e.g. 0.01 for 1 %, not {value:g}")
+    if value < 0 or (value == 0 and metric != "error_rate"):
+        raise node.error(f"should be above 0: {metric} always is")
+    return value
 
 
 def _exclude(node: Node | None, parameters: tuple[Parameter, ...]) -> tuple[Mapping[str, Any], ...]:

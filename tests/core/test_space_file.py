@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import re
+import time
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -40,6 +45,15 @@ BAD = [
     ("parameters: {x: [.nan]}", 1, "parameters.x[0]", "finite"),
     ("parameters: {x: [2024-01-01]}", 1, "parameters.x[0]", "number"),
     ("parameters: {x: [1]}\nmin_duration_s: 9\nmax_duration_s: 3", 2, "min_duration_s", "above"),
+    ("parameters: {x: [1]}\nconstraints:\n  error_rate: {max: 5}", 3,
+     "constraints.error_rate.max", "share"),
+    ("parameters: {x: [1]}\nconstraints:\n  latency_p99_ms: {max: -5}", 3,
+     "constraints.latency_p99_ms.max", "above 0"),
+    ("parameters: {x: [1]}\nconstraints:\n  throughput_rps: {min: 9, max: 5}", 3,
+     "constraints.throughput_rps.min", "both"),
+    ("parameters:\n  x: {low: 1, high: 8, step: 100}", 2, "parameters.x.step", "larger"),
+    ("parameters:\n  a: [1, 2]\n  b: {choices: [1], when: {a: 1}}\n"
+     "  c: {choices: [1], when: {b: 1, a: 2}}", 4, "parameters.c.when", "never hold"),
     ("parameters: {'../x': [1]}", 1, "parameters.../x", "letters"),
     ("parameters: {x: [1]}\nname: ../../etc", 2, "name", "letters"),
     ("- 1\n- 2", 1, None, "mapping"),
@@ -94,6 +108,66 @@ def test_any_text_is_read_or_refused_but_never_breaks(text: str) -> None:
         parse(text)
     except SpaceError as error:
         assert "\n" not in str(error)
+
+
+NUMBERS = st.integers(-3, 12) | st.floats(-2, 9) | st.sampled_from([0, 1, 2**61, 1e300, 1e-300])
+SCALARS = NUMBERS | st.booleans() | st.sampled_from(["a", "b", "", "'; DROP TABLE trials; --", "../x"])
+NAMES = st.sampled_from(["a", "b", "c", "d", "../../etc/passwd", "$(id)", "a b", "é", "x" * 65])
+VALUES = st.lists(SCALARS, max_size=4)
+
+
+@st.composite
+def parameter(draw: st.DrawFn) -> object:
+    """A parameter as users write them, right or wrong."""
+    keys = {
+        "choices": VALUES, "values": VALUES, "low": NUMBERS, "high": NUMBERS, "step": NUMBERS,
+        "levels": st.integers(-1, 2000), "log": st.booleans(), "type": st.sampled_from(["int", "x"]),
+        "when": st.dictionaries(NAMES, SCALARS | VALUES, max_size=2),
+    }
+    shape = draw(st.sampled_from([("choices",), ("values",), ("low", "high"), ("low", "high", "step"),
+                                  ("low", "high", "log", "levels"), ("low", "choices"), ()]))
+    more = draw(st.sampled_from([(), ("when",), ("type",), ("when", "step")]))
+    return {key: draw(keys[key]) for key in (*shape, *more)}
+
+
+SPACES = st.fixed_dictionaries(
+    {"parameters": st.dictionaries(NAMES, parameter() | VALUES, max_size=4)},
+    optional={
+        "exclude": st.lists(st.dictionaries(NAMES, SCALARS | VALUES, max_size=2), max_size=2),
+        "constraints": st.dictionaries(
+            st.sampled_from(["error_rate", "latency_p99_ms", "x"]),
+            st.dictionaries(st.sampled_from(["max", "min", "most"]), SCALARS, max_size=2), max_size=2,
+        ),
+        "factors": st.dictionaries(st.sampled_from(["load", "other_models", "a"]), VALUES, max_size=2),
+        "fixed": st.dictionaries(NAMES, SCALARS, max_size=2),
+        "name": SCALARS, "repeats": SCALARS, "duration_s": SCALARS, "load": SCALARS,
+    },
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(SPACES)
+def test_any_space_is_refused_in_one_line_or_usable(space: dict[str, object]) -> None:
+    try:
+        found = parse(yaml.safe_dump(space, sort_keys=False), file="s.yaml")
+        list(itertools.islice(found.configurations(), 50))
+    except SpaceError as error:
+        assert "\n" not in str(error) and str(error).startswith("s.yaml")
+        return
+    assert found.size >= 0 and isinstance(found.is_finite, bool)
+    json.dumps(found.describe(), allow_nan=False)
+    for configuration in itertools.islice(found.configurations(), 50):
+        assert found.is_valid(configuration)
+    assert re.fullmatch(r"[A-Za-z0-9_.-]+", found.name) and not found.name.startswith(".")
+    assert all(re.fullmatch(r"[A-Za-z0-9_]+", p.name) for p in found.parameters)
+
+
+def test_a_space_that_excludes_everything_is_counted_at_once() -> None:
+    many = "".join(f"  k{i}: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]\n" for i in range(20))
+    text = f"parameters:\n{many}exclude: [{{k19: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]}}]\n"
+    begun = time.monotonic()
+    assert not parse(text).is_finite
+    assert time.monotonic() - begun < 20
 
 
 def test_deep_nesting_is_refused() -> None:

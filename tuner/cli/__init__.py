@@ -9,6 +9,7 @@ import pkgutil
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import NoReturn
 
 from tuner import __version__
 from tuner.errors import TunerError, UsageError
@@ -23,9 +24,16 @@ def _command(name: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{name}")
 
 
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     """The parser; with ``only`` just that command is imported, which keeps it quick to start."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="tuner",
         description="Find how to run a model server: latency and energy of real deployments.",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import re
@@ -108,11 +109,11 @@ def connect(url: str, *, create: bool = False) -> optuna.storages.BaseStorage:
     else:
         engine_kwargs = {"pool_pre_ping": True}
     try:
-        storage = patience.open_database(url, engine_kwargs)
+        storage = patience.open_database(_with_driver(parsed), engine_kwargs)
     except (sqlalchemy.exc.NoSuchModuleError, ImportError) as error:
         raise StudyError(
-            f"storage {redact(url)}: its driver is not installed ({error}); "
-            "install tuner[postgres] for PostgreSQL"
+            f"storage {redact(url)}: its driver is not installed ({_first_line(error)}); "
+            "install tuner[postgres] for PostgreSQL, pymysql for MySQL"
         ) from None
     except Exception as error:  # noqa: BLE001 - drivers raise their own kinds
         raise StudyError(f"storage {redact(url)} cannot be opened: {_first_line(error)}") from None
@@ -121,6 +122,19 @@ def connect(url: str, *, create: bool = False) -> optuna.storages.BaseStorage:
         with storage.engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
     return storage
+
+
+DRIVERS = {"postgresql": ("psycopg2", "psycopg"), "mysql": ("MySQLdb", "pymysql")}
+"""Modules that can speak to a database whose URL names none, the first installed one is taken."""
+
+
+def _with_driver(url: sqlalchemy.engine.URL) -> str:
+    # What SQLAlchemy takes when no driver is named changes with its versions.
+    for module in DRIVERS.get(url.drivername, ()):
+        if importlib.util.find_spec(module) is not None:
+            url = url.set(drivername=f"{url.drivername}+{module.lower()}")
+            break
+    return url.render_as_string(hide_password=False)
 
 
 def _connect_proxy(url: sqlalchemy.engine.URL) -> optuna.storages.BaseStorage:

@@ -33,8 +33,13 @@ def check(file: Path, inputs: Mapping[str, TensorSpec]) -> int:
             raise ModelError(f"{file}: a single array; write np.savez(file, {wanted})")
         with stored:
             arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{file}: not an .npz file of plain arrays ({error})") from None
+    except OSError as error:
+        raise ModelError(f"{file}: cannot be read ({error.strerror or error})") from None
+    except (ValueError, EOFError, zipfile.BadZipFile):
+        # NumPy's own words advise to allow pickles, which may run anything.
+        raise ModelError(
+            f"{file}: not an .npz file of plain arrays; write np.savez(file, {wanted})"
+        ) from None
     if set(arrays) != set(inputs):
         raise ModelError(
             f"{file}: holds {', '.join(sorted(arrays)) or 'nothing'}, but the model's inputs are "
