@@ -16,7 +16,8 @@ from tuner.analysis.borrow import (
     option_changes,
     price_of_borrowing,
 )
-from tuner.analysis.environments import Environment, Loader
+from tuner.analysis.environments import Environment
+from tuner.analysis.loader import Loader
 from tuner.cli import main
 from tuner.errors import StudyError
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tuner.analysis.environments import Environment, Loader, parse_predicate
+from tuner.analysis.environments import Environment
 from tuner.analysis.influence import influences
+from tuner.analysis.loader import Loader, parse_predicate
+from tuner.analysis.matrix import compare_environments, transfer_matrix
 from tuner.analysis.options import describe_options
-from tuner.analysis.transfer import Metrics, compare_environments, transfer_matrix
+from tuner.analysis.transfer import Metrics
 
 ROWS = {
     ("x264", "ec1"): ("encoding_time_feature1_2762_128", "encoding_time_feature8_2762_128"),

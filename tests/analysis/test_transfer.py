@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
 
+from tuner.analysis.correlation import overlap, pearson, spearman
 from tuner.analysis.options import describe_options
-from tuner.analysis.transfer import MEANING, overlap, pearson, spearman, transfer_metrics
+from tuner.analysis.transfer import MEANING, transfer_metrics
 
 NAMES = ["a", "b", "c", "d", "e"]
 TABLE = pd.DataFrame(list(product([0, 1], repeat=5)) * 2, columns=NAMES)

@@ -15,11 +15,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tuner.analysis.cart import tree_importance
+from tuner.analysis.correlation import pearson, spearman
 from tuner.analysis.environments import Comparison, Environment, compare
 from tuner.analysis.influence import influences
 from tuner.analysis.options import codes
 from tuner.analysis.pareto import non_dominated
-from tuner.analysis.transfer import pearson, spearman
 from tuner.errors import TableError
 
 Floats = NDArray[np.float64]

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tuner.analysis.correlation import pearson, spearman
 from tuner.analysis.environments import Environment, compare
 from tuner.analysis.figures import COLOURS, INK, new_figure, title
 from tuner.analysis.tables import label
-from tuner.analysis.transfer import MEANING, Metrics, pearson, spearman
+from tuner.analysis.transfer import MEANING, Metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

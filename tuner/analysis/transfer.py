@@ -13,11 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from threadpoolctl import threadpool_limits
 
 from tuner.analysis.cart import tree_importance
+from tuner.analysis.correlation import overlap, pearson, spearman
 from tuner.analysis.density import kl_divergence, shape
-from tuner.analysis.environments import Environment, compare
 from tuner.analysis.influence import ALPHA, Influence, agreement, influences
 from tuner.analysis.logistic import fit_logistic
 from tuner.analysis.options import Option, codes, design
@@ -140,40 +139,6 @@ def _remembered(
     return held[key]
 
 
-def pearson(a: ArrayLike, b: ArrayLike) -> float | None:
-    """Pearson correlation; ``None`` for fewer than two points or without spread."""
-    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    if len(x) < 2 or not np.ptp(x) > 0 or not np.ptp(y) > 0:
-        return None
-    x, y = x - x.mean(), y - y.mean()
-    x, y = x / np.abs(x).max(), y / np.abs(y).max()  # keeps tiny and huge units from underflow
-    return float(np.clip((x @ y) / np.sqrt((x @ x) * (y @ y)), -1.0, 1.0))
-
-
-def spearman(a: ArrayLike, b: ArrayLike) -> float | None:
-    """Spearman correlation, ties sharing their mean rank; ``None`` as for ``pearson``."""
-    from scipy.stats import rankdata
-
-    return pearson(rankdata(np.asarray(a)), rankdata(np.asarray(b)))
-
-
-def overlap(a: ArrayLike, b: ArrayLike, share: float, *, worst: bool = False) -> float | None:
-    """Share of the best (worst) configurations of two responses (n,) that are the same.
-
-    The best are the ``floor(share n)`` lowest, at least one; among equals the earlier rows count
-    as lower, as in a stable sort. ``None`` when there is no configuration.
-    """
-    if not 0 < share <= 1:
-        raise ValueError(f"the share of best configurations lies in (0, 1], not {share}")
-    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    if not len(x):
-        return None
-    count = max(1, int(share * len(x) + 1e-9))
-    part = slice(len(x) - count, None) if worst else slice(count)
-    chosen = (set(np.argsort(values, kind="stable")[part].tolist()) for values in (x, y))
-    return len(set.intersection(*chosen)) / count
-
-
 def _models(source: StepwiseModel | None, target: StepwiseModel | None) -> Metrics:
     if source is None or target is None:
         return dict.fromkeys(("M11", "M12", "M13", "M14"))
@@ -211,44 +176,3 @@ def _validity(
         columns = columns[:, np.ptp(columns, axis=0) > 0]
         result["M18"] = pearson(*(fit_logistic(columns, flags) for flags in invalid))
     return result
-
-
-def compare_environments(
-    source: Environment,
-    target: Environment,
-    *,
-    top: float = 0.10,
-    profiles: Profiles | None = None,
-) -> Metrics:
-    """All metrics of two environments on the configurations they share; see ``compare``."""
-    shared = compare(source, target)
-    # The matrices are small: on a busy machine, threads of BLAS waiting for each other cost more
-    # than the arithmetic.
-    with threadpool_limits(1, user_api="blas"):
-        return transfer_metrics(
-            shared.table,
-            shared.options,
-            shared.source,
-            shared.target,
-            source_valid=shared.source_valid,
-            target_valid=shared.target_valid,
-            top=top,
-            profiles=profiles,
-        )
-
-
-def transfer_matrix(
-    environments: Sequence[Environment], *, top: float = 0.10
-) -> dict[tuple[int, int], Metrics]:
-    """The metrics of every ordered pair (source, target), indices into ``environments``.
-
-    The diagonal compares each environment with itself: what full transfer looks like.
-    """
-    size = range(len(environments))
-    shared = len({id(environment.table) for environment in environments}) == 1
-    profiles: Profiles | None = {} if shared else None  # tables joined for one pair never recur
-    return {
-        (i, j): compare_environments(environments[i], environments[j], top=top, profiles=profiles)
-        for i in size
-        for j in size
-    }

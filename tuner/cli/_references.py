@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tuner.analysis.environments import Loader, parse_predicate
+from tuner.analysis.loader import Loader, parse_predicate
 
 REFERENCE = "STUDY|FILE.csv:COLUMN"
 

@@ -14,8 +14,10 @@ from tuner.analysis.borrow import (
     option_changes,
     price_of_borrowing,
 )
-from tuner.analysis.environments import Environment, Loader, check_energy
+from tuner.analysis.energy import check_energy
+from tuner.analysis.environments import Environment
 from tuner.analysis.fronts import DEFAULT_OBJECTIVES
+from tuner.analysis.loader import Loader
 from tuner.analysis.text import aligned
 from tuner.cli._references import names
 from tuner.errors import UsageError

@@ -6,8 +6,9 @@ import argparse
 import json
 from collections.abc import Sequence
 
+from tuner.analysis.matrix import compare_environments, transfer_matrix
 from tuner.analysis.text import aligned
-from tuner.analysis.transfer import MEANING, Metrics, compare_environments, transfer_matrix
+from tuner.analysis.transfer import MEANING, Metrics
 from tuner.cli._references import REFERENCE, add_reference_arguments, loader
 from tuner.errors import UsageError
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 BATCH_S = 0.9
@@ -58,9 +59,7 @@ def _parts(times_s: Sequence[float], joules: Sequence[float]) -> list[tuple[floa
             cuts.append(place)
     if len(cuts) > 1:
         cuts[-1] = len(times_s) - 1
-    return [
-        (times_s[b] - times_s[a], joules[b] - joules[a]) for a, b in zip(cuts, cuts[1:])
-    ]
+    return [(times_s[b] - times_s[a], joules[b] - joules[a]) for a, b in pairwise(cuts)]
 
 
 def mean_interval(values: Sequence[float]) -> Interval | None:

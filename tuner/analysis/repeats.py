@@ -1,0 +1,208 @@
+"""Trials of one configuration pooled into one row: means, intervals, and what does not agree.
+
+The pooled value of a metric is the arithmetic mean of the repeats that gave a measurement. Of two
+repeats, the usual number, the median is the same; of more, the mean has the narrower interval, and a
+disturbed stage has been measured anew already. Its interval holds both what the stages could not
+tell and what differs from trial to trial:
+
+    variance of the mean = (mean of the trials' own variances + variance between trials) / repeats
+
+with the variance between trials pooled over the study (``noise.Noise``) and Student's quantile for
+its degrees of freedom. A metric whose stages know no interval, as throughput, gets one in this way.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tuner.analysis.noise import (
+    Z_95,
+    Noise,
+    discordant,
+    noise_of,
+    same_configuration,
+    standard_errors,
+)
+from tuner.analysis.tables import numbers
+from tuner.measurement import METRICS, interval_names
+
+Codes = NDArray[np.int64]
+
+ENOUGH_DEGREES = 5
+"""From here on the noise of the repeats is also believed of configurations measured once."""
+NOT_THE_SERVERS = frozenset({"client_limited", "client_failed", "energy_lost", "internal"})
+"""Failures that say nothing of the configuration: they don't count against it."""
+
+
+def pool(table: pd.DataFrame) -> pd.DataFrame:
+    """A study's table of trials with one row for each configuration.
+
+    Args:
+        table: as ``store.table_of`` gives it; ``attrs`` names its ``parameters``.
+
+    Returns:
+        The same columns, and ``trials`` (numbers of all finished trials, a tuple), ``repeats`` (how
+        many of them gave a measurement), ``failures`` (how many did not), ``discord`` (metrics whose
+        repeats differ by more than their intervals say, a tuple) and ``again_s`` (seconds of a
+        longer measurement by ``tuner measure``, which then stands for the repeats; else NaN).
+        ``number`` is the first trial with a measurement, or the one measured again. A configuration
+        is ``valid`` (``feasible``) when more than half of its trials are, failures that are not the
+        server's left out. ``attrs["noise"]`` lists ``Noise`` records as JSON.
+    """
+    parameters = table.attrs.get("parameters") or []
+    if "number" not in table.columns:
+        table = table.assign(number=range(len(table)))
+    ids = same_configuration(table, parameters)
+    longer = _longer_measurements(table)
+    if len(np.unique(ids)) == len(table) and not longer:
+        return _unpooled(table)
+    metrics = [m for m in dict.fromkeys([*METRICS, *_bounded(table)]) if m in table.columns]
+    measured = table["valid"].fillna(False).astype(bool).to_numpy()
+    noises = {m: noise_of(table[measured], m, ids[measured]) for m in metrics}
+    discords = {m: discordant(table[measured], m, ids[measured]) for m in metrics}
+    rows = []
+    for which in range(ids.max(initial=-1) + 1):
+        part = table[ids == which]
+        row = _row(part, metrics, noises)
+        row["discord"] = tuple(m for m in metrics if which in discords[m])
+        entries = [longer[n] for n in part["number"] if n in longer]
+        if entries:
+            _measured_again(row, max(entries, key=lambda e: e["window_s"]), part, metrics, noises)
+        rows.append(row)
+    columns = [*table.columns, *(c for m in metrics for c in interval_names(m)), "trials",
+               "repeats", "failures", "discord", "again_s"]
+    pooled = pd.DataFrame(rows, columns=list(dict.fromkeys(columns)))
+    for name in parameters:
+        pooled[name] = pd.Series([r[name] for r in rows], index=pooled.index, dtype=object)
+    pooled.attrs.update(table.attrs)
+    pooled.attrs["noise"] = [n.to_json() for n in noises.values() if n is not None]
+    return pooled
+
+
+def _unpooled(table: pd.DataFrame) -> pd.DataFrame:
+    """Each trial is a configuration of its own; the columns say so."""
+    found = table.copy()
+    measured = table["valid"].fillna(False).astype(bool)
+    found["trials"] = pd.Series([(int(n),) for n in table["number"]], table.index, dtype=object)
+    found["repeats"], found["failures"] = measured.astype(int), (~measured).astype(int)
+    found["discord"] = pd.Series([()] * len(table), table.index, dtype=object)
+    found["again_s"] = np.nan
+    found.attrs["noise"] = []
+    return found
+
+
+def _bounded(table: pd.DataFrame) -> list[str]:
+    """Metrics that have interval columns, known to ``METRICS`` or not."""
+    return [str(c) for c in table.columns if interval_names(str(c))[0] in table.columns]
+
+
+def _row(
+    part: pd.DataFrame, metrics: Sequence[str], noises: Mapping[str, Noise | None]
+) -> dict[str, Any]:
+    measured = part["valid"].fillna(False).astype(bool)
+    kept = part[measured]
+    row: dict[str, Any] = dict((kept if len(kept) else part).iloc[0])
+    for metric in metrics:
+        row.update(_pooled(kept, metric, noises[metric]))
+    row["valid"] = _most(part, measured)
+    if "feasible" in part.columns:
+        row["feasible"] = _most(part, part["feasible"].fillna(False).astype(bool))
+    if "reason" in part.columns:
+        told = part["reason"].dropna()
+        row["reason"] = None if row["valid"] or told.empty else told.mode().iloc[0]
+    if "window_s" in part.columns:
+        row["window_s"] = float(kept["window_s"].sum())
+    row["trials"] = tuple(int(n) for n in part["number"])
+    row["repeats"], row["failures"] = int(measured.sum()), int((~measured).sum())
+    row["again_s"] = np.nan
+    return row
+
+
+def _most(part: pd.DataFrame, holds: pd.Series) -> bool:
+    counts = holds.copy()
+    if "reason" in part.columns:
+        counts = holds[holds | ~part["reason"].isin(NOT_THE_SERVERS)]
+    return bool(len(counts)) and counts.mean() > 0.5
+
+
+def _pooled(kept: pd.DataFrame, metric: str, noise: Noise | None) -> dict[str, float]:
+    values = numbers(kept, metric)
+    finite = np.isfinite(values)
+    count = int(finite.sum())
+    mean = float(values[finite].mean()) if count else np.nan
+    low_name, high_name = interval_names(metric)
+    found = {metric: mean, low_name: np.nan, high_name: np.nan}
+    if not count:
+        return found
+    stored = {c: kept[c].to_numpy()[finite] for c in (low_name, high_name) if c in kept.columns}
+    believed = noise is not None and (count > 1 or noise.degrees >= ENOUGH_DEGREES)
+    if not believed or noise is None:
+        if stored and count == 1:
+            found.update({c: float(held[0]) if pd.notna(held[0]) else np.nan
+                          for c, held in stored.items()})
+        return found
+    errors = standard_errors(kept[finite], metric, relative=noise.relative)
+    known = errors[np.isfinite(errors)]
+    if len(known) == count:
+        variance = float((known**2).mean()) + noise.between**2
+        quantile = _student(noise.degrees) if noise.between > 0 else Z_95
+    else:
+        variance, quantile = noise.deviation**2, _student(noise.degrees)
+    half = quantile * (variance / count) ** 0.5
+    if noise.relative:
+        found.update({low_name: mean * np.exp(-half), high_name: mean * np.exp(half)})
+    else:
+        found.update({low_name: mean - half, high_name: mean + half})
+    return found
+
+
+def _student(degrees: int) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, 0.975))
+
+
+def _longer_measurements(table: pd.DataFrame) -> dict[int, Mapping[str, Any]]:
+    """Trial -> its longest later measurement."""
+    found: dict[int, Mapping[str, Any]] = {}
+    for entry in table.attrs.get("measured_again") or ():
+        number, window_s = int(entry["trial"]), float(entry.get("window_s") or 0.0)
+        if number not in found or window_s >= float(found[number]["window_s"]):
+            found[number] = {**entry, "window_s": window_s}
+    return found
+
+
+def _measured_again(
+    row: dict[str, Any],
+    entry: Mapping[str, Any],
+    part: pd.DataFrame,
+    metrics: Sequence[str],
+    noises: Mapping[str, Noise | None],
+) -> None:
+    """Let a longer measurement stand for the trials, unless they hold more seconds together."""
+    if "window_s" in part.columns and entry["window_s"] <= row["window_s"]:
+        return
+    intervals = dict(entry.get("intervals") or {})
+    for name in ("latency_p50", "latency_p99"):  # before intervals were kept by metric
+        intervals.setdefault(f"{name}_ms", entry.get(f"{name}_interval_ms"))
+    values: dict[str, Any] = {}
+    for metric in metrics:
+        value = entry["metrics"].get(metric)
+        values[metric] = np.nan if value is None else float(value)
+        bounds = intervals.get(metric) or (np.nan, np.nan)
+        values.update(zip(interval_names(metric), bounds))
+    again = pd.DataFrame([values]).astype(float)
+    for metric in metrics:
+        row.update(_pooled(again, metric, noises[metric]))
+    row["number"], row["again_s"] = int(entry["trial"]), entry["window_s"]
+    row["valid"], row["reason"] = True, None
+    if "violations" in entry and "feasible" in row:
+        row["feasible"] = all(v <= 0 for v in entry["violations"].values())
+    if entry.get("energy_basis"):
+        row["energy_basis"] = json.dumps(entry["energy_basis"])
