@@ -39,12 +39,17 @@ def alive(owner: Mapping[str, Any]) -> bool:
 
 
 def _start_ticks(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot (field 22 of /proc/PID/stat)."""
+    """When a process started, in clock ticks since boot; ``None`` where it does not run.
+
+    Fields 3 and 22 of /proc/PID/stat. One that has ended but that its parent never asked about
+    (Z, X) does not run.
+    """
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    return int(text.rsplit(")", 1)[1].split()[19])
+    fields = text.rsplit(")", 1)[1].split()
+    return None if fields[0] in "ZX" else int(fields[19])
 
 
 def _boot() -> str:

@@ -1,0 +1,31 @@
+"""Workers are processes of the real command line, on a PostgreSQL that the tests start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.endtoend.conftest import Tuner
+from tests.workers.postgres import Postgres, why_not
+
+QUICK = "tests.workers.quick"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    reason = why_not()
+    if reason is not None:
+        pytest.skip(reason)
+    server = Postgres()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def tuner(tmp_path: Path) -> Iterator[Tuner]:
+    runner = Tuner(tmp_path)
+    runner.environment["OMP_NUM_THREADS"] = "1"
+    yield runner
+    runner.end()

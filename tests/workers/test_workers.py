@@ -1,0 +1,108 @@
+"""Several workers share a study: nothing is measured twice, nothing lost, nobody left running."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.endtoend.conftest import Tuner, wait_until
+from tests.workers.conftest import QUICK
+from tests.workers.postgres import Postgres
+from tuner import store
+from tuner.errors import StudyError
+from tuner.measurement import configuration_key
+
+WIDE = "name: wide\nparameters: {threads: {low: 1, high: 100000}}\n"
+GRID = "name: grid\nparameters: {threads: {low: 1, high: 40}}\n"
+TRIALS = 200
+
+
+def study(tuner: Tuner, text: str, url: str, *more: str) -> subprocess.Popen[str]:
+    (tuner.folder / "space.yaml").write_text(text)
+    return tuner.start(
+        "study", "--space", "space.yaml", "--storage", url, "--objective", QUICK, "--quiet", *more
+    )
+
+
+def worker(tuner: Tuner, name: str, url: str, *more: str) -> subprocess.Popen[str]:
+    return tuner.start(
+        "worker", "--study", name, "--storage", url, "--wait", "60s", "--objective", QUICK,
+        "--quiet", *more,
+    )
+
+
+def ended(process: subprocess.Popen[str], timeout_s: float = 90) -> str:
+    out, err = process.communicate(timeout=timeout_s)
+    assert process.returncode == 0, err
+    assert "Traceback" not in err and "s3cret" not in out + err
+    return out
+
+
+def records(url: str, name: str) -> list[store.TrialRecord]:
+    return store.Store.open(url, name).records()
+
+
+def finished(url: str, name: str) -> int:
+    try:
+        return sum(r.is_finished for r in records(url, name))
+    except StudyError:
+        return 0
+
+
+def test_killed_workers_and_a_restart_of_the_database_lose_nothing(
+    tuner: Tuner, postgres: Postgres
+) -> None:
+    url = postgres.make("crowd")
+    study(tuner, WIDE, url, "--sampler", "random", "--trials", str(TRIALS))
+    everybody = [worker(tuner, "wide", url) for _ in range(3)]
+    first, second, third = everybody
+    wait_until(lambda: finished(url, "wide") >= 20, 60, "the first trials")
+    first.send_signal(signal.SIGKILL)
+    wait_until(lambda: finished(url, "wide") >= 60, 60, "more trials")
+    postgres.stop()
+    time.sleep(1.0)
+    postgres.start()
+    before = finished(url, "wide")
+    wait_until(lambda: finished(url, "wide") >= before + 20, 60, "trials after the restart")
+    second.send_signal(signal.SIGKILL)
+    ended(third)
+    found = records(url, "wide")
+    assert {r.state for r in found} <= {"complete", "failed", "killed"}
+    assert sum(r.is_finished for r in found) == TRIALS
+    assert all(r.reason for r in found if r.state != "complete")
+    assert [r.number for r in found] == list(range(len(found)))
+    keys = Counter(configuration_key(r.configuration) for r in found if r.is_finished)
+    assert max(keys.values()) == 1
+    owners = {r.attributes["owner"]["pid"] for r in found}
+    assert len(owners) == 4
+    assert all(r.attributes["machine"]["cpu_model"] for r in found)
+    # At most the trial in flight of each killed worker is lost; a lost claim isn't a loss.
+    gone = [r for r in found if r.state == "killed" and "process that ran it" in r.message]
+    assert len(gone) <= 2
+
+
+def test_a_grid_is_measured_once_by_whoever_comes_first(tuner: Tuner, postgres: Postgres) -> None:
+    url = postgres.make("grid")
+    leader = study(tuner, GRID, url, "--sampler", "grid")
+    others = [worker(tuner, "grid", url) for _ in range(2)]
+    for process in (leader, *others):
+        ended(process)
+    found = [r for r in records(url, "grid") if r.state != "killed"]
+    keys = Counter(configuration_key(r.configuration) for r in found)
+    assert len(keys) == 40 and set(keys.values()) == {1}
+    assert {r.state for r in found} == {"complete"}
+
+
+def test_no_password_is_kept_with_a_study(tuner: Tuner, postgres: Postgres) -> None:
+    url = postgres.make("secret")
+    out = ended(study(tuner, GRID, url, "--trials", "2"))
+    assert "***" in out
+    kept = store.Store.open(url, "grid")
+    assert "s3cret" not in repr([kept.facts(), kept.environment, kept.records()])
+    files = [p for p in Path(tuner.folder).rglob("*") if p.is_file()]
+    assert files and not [p for p in files if b"s3cret" in p.read_bytes()]
