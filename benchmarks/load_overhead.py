@@ -3,8 +3,10 @@
     python benchmarks/load_overhead.py [--json]
 
 A scripted server in a process of its own answers at once, so all that is measured is the load
-generator, the loopback device and that server. The last rows pin client and server to one core
-each and look for the most that one process sends on one core without being late.
+generator, the loopback device and that server. Then client and server are pinned to one core each,
+to find the most that one process sends on one core without being late. The last rows share rates
+beyond that among processes: "KS p" is the Kolmogorov-Smirnov test of all send times together
+against a Poisson process, whose times are uniform over the window.
 """
 
 from __future__ import annotations
@@ -17,15 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from tuner.load import ScriptedServer, StagePlan, run_stage
 from tuner.measurement import StageResult
 
 RATES_RPS = (100, 1000, 5000)
-STEPS_RPS = (5000, 6000, 7000, 8000, 9000, 10_000, 12_000, 14_000)
+STEPS_RPS = (5000, 7000, 10_000, 12_000, 14_000, 16_000, 18_000, 20_000, 24_000)
+SHARED_RPS = ((2, 6000), (2, 12_000), (2, 16_000))
+"""Processes and the rate that they share."""
 COLUMNS = (
     "case", "asked rps", "got rps", "p50 ms", "p99 ms", "max ms", "lag p99 ms", "CPU us/request",
-    "valid",
+    "KS p", "valid",
 )  # fmt: skip
 
 
@@ -43,13 +48,22 @@ def row(case: str, result: StageResult) -> dict[str, Any]:
         result.latency_max_ms,
         result.client_lag_p99_ms,
         cpu,
+        poisson_p(result),
         "yes" if result.valid else result.reason,
     )
     return dict(zip(COLUMNS, values, strict=True))
 
 
+def poisson_p(result: StageResult) -> float | None:
+    """How probable send times as uneven as these are for a Poisson process."""
+    if result.samples_file is None:
+        return None
+    sent_s = np.load(result.samples_file)["sent_s"]
+    return float(stats.kstest(sent_s / result.window_s, "uniform").pvalue)
+
+
 def measure(requests: Path, seconds: float) -> list[dict[str, Any]]:
-    """All rows; about twenty stages of ``seconds``."""
+    """All rows; about twenty-five stages of ``seconds``."""
     rows = []
     cores = sorted(os.sched_getaffinity(0))
     with ScriptedServer() as server:
@@ -78,6 +92,12 @@ def measure(requests: Path, seconds: float) -> list[dict[str, Any]]:
                 rows.append(row("grpc, one core, most in time", best))
             closed = stage(pattern="closed", clients=32, details=pinned)
             rows.append(row("grpc, one core, closed loop of 32", closed))
+            os.sched_setaffinity(server.pid, set(cores))
+        for processes, rate in SHARED_RPS:
+            shared = stage(
+                rate_rps=float(rate), processes=processes, samples_file=requests.parent / "samples"
+            )
+            rows.append(row(f"grpc, {processes} processes", shared))
     return rows
 
 

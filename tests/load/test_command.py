@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tuner.cli import load
 from tuner.errors import UnavailableError, UsageError
+from tuner.load.requests import Input
 from tuner.load.scripted import Constant, Instant, ScriptedServer
 
 
@@ -65,6 +67,89 @@ def test_a_level_is_calibrated_first(flags: Any, capsys: pytest.CaptureFixture[s
     assert printed["target_rate_rps"] == pytest.approx(0.3 * printed["capacity_rps"])
 
 
+@pytest.mark.parametrize("protocol", ["grpc", "rest"])
+def test_a_load_where_every_request_fails_says_why(
+    flags: Any, capsys: pytest.CaptureFixture[str], protocol: str
+) -> None:
+    status = {"grpc": "UNAVAILABLE", "rest": "HTTP_503"}[protocol]
+    with ScriptedServer(Instant(), error_rate=1.0) as server:
+        address = server.grpc_address if protocol == "grpc" else server.rest_address
+        wanted = ("--protocol", protocol, "--rate", "400", "--duration", "1", "--json")
+        assert load.run(flags(address, *wanted)) == 0
+        printed = json.loads(capsys.readouterr().out)
+        assert load.run(flags(address, *wanted[:-1])) == 0
+        told = capsys.readouterr().out
+    assert (printed["valid"], printed["reason"]) == (False, "errors")
+    assert set(printed["errors"]) == {status}
+    assert printed["errors"][status] >= 20
+    assert f"{status}: " in printed["message"]
+    assert "failed on purpose" in printed["message"]
+    assert "errors: none" not in told
+    assert f"errors: {status} " in told
+    assert "before the measured window" in told
+
+
+class Told:
+    """Stands in for a server's answer about its signatures."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **inputs: Input) -> None:
+        self.asked: list[tuple[str, str, str]] = []
+        self.inputs = inputs
+        monkeypatch.setattr("tuner.load.ask.signatures", self)
+
+    def __call__(self, *asked: str) -> dict[str, dict[str, Input]]:
+        self.asked.append(asked)
+        return {"serving_default": self.inputs}
+
+
+def test_random_requests_have_the_shape_that_the_server_takes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TUNER_CACHE", str(tmp_path))
+    told = Told(monkeypatch, a=Input("float32", (-1, 4, 2)), b=Input("int64", (-1,)))
+    args = parse("--target", "h:1", "--model", "m", "--requests", "random", "--rate", "5")
+    made = np.load(load.requests_file(args))
+    assert told.asked == [("h:1", "m", "grpc")]
+    assert {name: (made[name].dtype.name, made[name].shape[1:]) for name in made.files} == {
+        "a": ("float32", (4, 2)), "b": ("int64", ()),
+    }  # fmt: skip
+
+
+def test_a_folder_of_images_becomes_rows_of_the_models_size(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TUNER_CACHE", str(tmp_path))
+    Told(monkeypatch, images=Input("float32", (-1, 8, 10, 3)))
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Image.new("RGB", (40, 30), "red").save(folder / "one.png")
+    args = parse("--target", "h:1", "--model", "m", "--requests", str(folder), "--rate", "5")
+    made = np.load(load.requests_file(args))
+    assert made["images"].shape[1:] == (8, 10, 3)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "says"),
+    [("grpc", "does not tell what model"), ("rest", "does not tell what model")],
+)
+def test_a_server_that_does_not_tell_its_inputs_is_one_line(protocol: str, says: str) -> None:
+    with ScriptedServer() as server:
+        address = server.grpc_address if protocol == "grpc" else server.rest_address
+        more = ("--protocol", protocol, "--rate", "5")
+        args = parse("--target", address, "--model", "m", "--requests", "random", *more)
+        with pytest.raises(UnavailableError, match=says):
+            load.run(args)
+
+
+@pytest.mark.parametrize("requests", ["file", "random"])
+def test_a_refused_connection_is_named(flags: Any, requests: str) -> None:
+    args = flags("127.0.0.1:9", "--rate", "10")
+    if requests == "random":
+        args.requests = "random"
+    with pytest.raises(UnavailableError, match="no connection to 127.0.0.1:9: connection refused"):
+        load.run(args)
+
+
 def test_samples_are_kept_where_asked(flags: Any, tmp_path: Path) -> None:
     with ScriptedServer(Instant()) as server:
         where = str(tmp_path / "samples.npz")
@@ -74,19 +159,13 @@ def test_samples_are_kept_where_asked(flags: Any, tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_no_server_is_one_line(flags: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuner.load.prepare.CONNECT_TIMEOUT_S", 0.3)
-    with pytest.raises(UnavailableError, match="no connection to 127.0.0.1:9"):
-        load.run(flags("127.0.0.1:9", "--rate", "10"))
-
-
 @pytest.mark.parametrize(
     ("more", "says"),
     [
         (("--rate", "fast"), "light, medium, high"),
         (("--pattern", "closed", "--rate", "5"), "closed loop has no rate"),
         (("--rate", "5", "--duration", "2", "--min-duration", "1"), "--duration sets both"),
-        ((), "--rate"),
+        ((), "needs a rate above 0: --rate"),
     ],
 )
 def test_contradictory_flags_say_what_to_leave_out(

@@ -20,7 +20,7 @@ from tuner.load.grpc_client import message
 from tuner.load.http2 import line as line_module
 from tuner.load.http2 import status
 from tuner.load.http2.line import Line
-from tuner.load.http2.link import resolve
+from tuner.load.stream import resolve
 
 MEGABYTE = 10**6
 UNLIMITED = {"grpc.max_receive_message_length": -1, "grpc.max_send_message_length": -1}

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from scipy import stats
 
 from tuner.errors import TrialFailure, UsageError
 from tuner.load import calibrate, rate_for, run_stage, scratch
@@ -111,15 +112,23 @@ def test_the_same_seed_sends_the_same_requests_at_the_same_times(
 def test_several_processes_share_one_arrival_sequence(
     server: Any, make_plan: Any, tmp_path: Path
 ) -> None:
-    due = []
+    kept = []
     for processes in (1, 3):
         samples = tmp_path / f"{processes}"
         watcher = Watcher()
-        plan = make_plan(server.grpc_address, processes=processes, samples_file=samples)
-        assert run_stage(plan, watcher).reason in (None, "client_limited")
+        plan = make_plan(
+            server.grpc_address, processes=processes, samples_file=samples, rate_rps=300.0
+        )
+        result = run_stage(plan, watcher)
+        assert result.reason in (None, "client_limited")
         assert len(watcher.pids) == processes
-        due.append(np.load(samples)["due_s"])
-    assert np.allclose(due[0], due[1], atol=1e-9)
+        kept.append(np.load(samples))
+    assert np.allclose(kept[0]["due_s"], kept[1]["due_s"], atol=1e-9)
+    if not result.valid:
+        pytest.skip(f"the machine was too busy to send in time: {result.message}")
+    # What went out, from all processes together, is still a Poisson process.
+    gaps = np.diff(np.sort(kept[1]["sent_s"]))
+    assert stats.kstest(gaps, "expon", (0, 1 / 300.0)).pvalue > 1e-3
 
 
 def test_several_models_are_asked_in_turn(server: Any, make_plan: Any, tmp_path: Path) -> None:

@@ -8,104 +8,80 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import UnavailableError, UsageError
+from tuner import workloads
+from tuner.cli import _format
+from tuner.errors import ModelError, UnavailableError, UsageError
+from tuner.load import ask
 from tuner.load.arrivals import PATTERNS
 from tuner.load.base import StagePlan
 from tuner.load.levels import LEVELS, calibrate, rate_for
 from tuner.load.stage import run_stage
 from tuner.measurement import StageResult, to_json
+from tuner.models.record import ModelRecord, TensorSpec
 
 HELP = "drive a running model server and measure its latency"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     plan = StagePlan("", (), Path())
+    positive, count = _format.positive_float, _format.positive_int
+
     add = parser.add_argument
     add("--target", required=True, metavar="HOST:PORT", help="the server; gRPC also unix:PATH")
-    add(
-        "--model",
-        required=True,
-        action="append",
-        metavar="NAME",
-        help="model name; given several times, requests go to the names in turn",
-    )
-    add("--signature", default=plan.signature, metavar="NAME")
-    add("--protocol", choices=("grpc", "rest"), default=plan.protocol)
-    add(
-        "--requests",
-        required=True,
-        type=Path,
-        metavar="FILE.npz",
-        help="one array per input of the signature, rows along the first axis",
-    )
-    add("--rows", type=int, default=1, metavar="N", help="rows of the file in each request (1)")
-    add(
-        "--popularity",
-        default=plan.popularity,
-        metavar="LAW",
-        help="each_once, or zipf:S for popularity ~ rank^-S (each_once)",
-    )
+    add("--model", required=True, action="append", metavar="NAME",
+        help="model name; given several times, requests go to the names in turn")
+    add("--signature", default=plan.signature, metavar="NAME", help="(%(default)s)")
+    add("--protocol", choices=("grpc", "rest"), default=plan.protocol, help="(%(default)s)")
+    add("--requests", required=True, metavar="FILE.npz|DIR|random",
+        help="one array per input of the signature, rows along the first axis; or a folder of "
+        "images, or random numbers, of the shape that the server says it takes")
+    add("--rows", type=count, default=1, metavar="N", help="rows in each request (%(default)s)")
+    add("--popularity", default=plan.popularity, metavar="LAW",
+        help="each_once, or zipf:S for popularity ~ rank^-S (%(default)s)")
 
-    load = parser.add_argument_group("load")
-    add = load.add_argument
-    add("--pattern", choices=PATTERNS, default=plan.pattern)
-    add(
-        "--rate",
-        metavar="R",
-        help="mean arrivals a second of an open loop; or light, medium, "
-        "high: 30, 60, 90 %% of the capacity that a closed loop finds first",
-    )
-    add(
-        "--clients",
-        type=int,
-        metavar="N",
-        help="concurrent clients of a closed loop (1; 8 when it finds the capacity)",
-    )
+    add = parser.add_argument_group("load").add_argument
+    add("--pattern", choices=PATTERNS, default=plan.pattern, help="(%(default)s)")
+    add("--rate", metavar="R|light|medium|high",
+        help="mean requests/s; or 30, 60, 90 %% of the capacity that a closed loop finds first. "
+        "No default: every pattern but closed and trace needs it; a trace is stretched to it")
+    add("--clients", type=count, metavar="N",
+        help="concurrent clients of a closed loop (1; 8 when it finds the capacity)")
     add("--trace", type=Path, metavar="FILE.csv", help="timestamps in seconds, first column")
-    add("--burst-on", type=float, default=plan.burst_on_s, metavar="S", help="(0.5)")
-    add("--burst-off", type=float, default=plan.burst_off_s, metavar="S", help="(0.5)")
-    add(
-        "--burst-off-share",
-        type=float,
-        default=plan.burst_off_share,
-        metavar="X",
-        help="rate between bursts as a share of the rate in them (0)",
-    )
+    add("--burst-on", type=positive, default=plan.burst_on_s, metavar="S", help="(%(default)g)")
+    add("--burst-off", type=positive, default=plan.burst_off_s, metavar="S", help="(%(default)g)")
+    add("--burst-off-share", type=float, default=plan.burst_off_share, metavar="X",
+        help="rate between bursts as a share of the rate in them (%(default)g)")
     add("--ramp-from", type=float, metavar="R", help="first rate of ramp, staircase (0.2 x rate)")
     add("--ramp-to", type=float, metavar="R", help="last rate of ramp, staircase (1.8 x rate)")
-    add("--steps", type=int, default=plan.ramp_steps, metavar="N", help="of a staircase (5)")
-    add(
-        "--processes",
-        type=int,
-        default=1,
-        metavar="N",
-        help="load generators that share the arrivals (1; each sends 5,000 small requests/s)",
-    )
-    add("--seed", type=int, default=0, metavar="N")
+    add("--steps", type=count, default=plan.ramp_steps, metavar="N",
+        help="of a staircase (%(default)s)")
+    add("--processes", type=count, default=1, metavar="N",
+        help="load generators that share the arrivals (%(default)s)")
+    add("--connections", type=count, default=1, metavar="N",
+        help="gRPC connections of each process, used in turn (%(default)s)")
+    add("--seed", type=int, default=0, metavar="N", help="of arrivals and requests (%(default)s)")
 
-    how_long = parser.add_argument_group("how long")
-    add = how_long.add_argument
-    add("--duration", type=float, metavar="S", help="sets both bounds of the measured window")
-    add("--min-duration", type=float, metavar="S", help=f"({plan.min_duration_s:g})")
-    add("--max-duration", type=float, metavar="S", help=f"({plan.max_duration_s:g})")
-    add("--max-warmup", type=float, default=plan.max_warmup_s, metavar="S", help="(5)")
-    add(
-        "--precision",
-        type=float,
-        default=plan.precision,
-        metavar="X",
-        help="stop once the p99's 95 %% interval is this narrow: half-width / p99 (0.10)",
-    )
-    add("--max-error-rate", type=float, default=plan.max_error_rate, metavar="X", help="(0.01)")
-    add("--request-timeout", type=float, default=plan.request_timeout_s, metavar="S", help="(30)")
+    add = parser.add_argument_group("how long").add_argument
+    add("--duration", type=_format.duration_s, metavar="S",
+        help="sets both bounds of the measured window")
+    add("--min-duration", type=_format.duration_s, metavar="S", help=f"({plan.min_duration_s:g})")
+    add("--max-duration", type=_format.duration_s, metavar="S", help=f"({plan.max_duration_s:g})")
+    add("--max-warmup", type=float, default=plan.max_warmup_s, metavar="S", help="(%(default)g)")
+    add("--precision", type=positive, default=plan.precision, metavar="X",
+        help="stop once the p99's 95 %% interval is this narrow: half-width / p99 (%(default)g)")
+    add("--max-error-rate", type=float, default=plan.max_error_rate, metavar="X",
+        help="(%(default)g)")
+    add("--request-timeout", type=positive, default=plan.request_timeout_s, metavar="S",
+        help="(%(default)g)")
 
-    output = parser.add_argument_group("output")
-    output.add_argument("--samples", type=Path, metavar="FILE.npz", help="keep every request")
-    output.add_argument("--json", action="store_true", help="print the whole record as JSON")
+    add = parser.add_argument_group("output").add_argument
+    add("--samples", type=Path, metavar="FILE.npz", help="keep every request")
+    add("--json", action="store_true", help="print the whole record as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     plan = plan_from(args)
+    plan = replace(plan, requests_file=requests_file(args))
     capacity = None
     if args.rate in LEVELS:
         capacity = calibrate(plan, **({"clients": args.clients} if args.clients else {}))
@@ -138,7 +114,7 @@ def plan_from(args: argparse.Namespace) -> StagePlan:
     return StagePlan(
         address=args.target,
         model_names=tuple(args.model),
-        requests_file=args.requests,
+        requests_file=Path(args.requests),
         protocol=args.protocol,
         signature=args.signature,
         pattern=args.pattern,
@@ -160,9 +136,40 @@ def plan_from(args: argparse.Namespace) -> StagePlan:
         max_error_rate=args.max_error_rate,
         request_timeout_s=args.request_timeout,
         processes=args.processes,
+        connections=args.connections,
         seed=args.seed,
         samples_file=args.samples,
     )
+
+
+def requests_file(args: argparse.Namespace) -> Path:
+    """The requests file; made to the server's signature for a folder of images or ``random``.
+
+    Raises:
+        UnavailableError: the server does not say what the model takes.
+        ModelError: no requests of that kind fit the signature.
+    """
+    source = args.requests
+    if source != "random" and not Path(source).is_dir():
+        return Path(source)
+    found = ask.signatures(args.target, args.model[0], args.protocol)
+    if args.signature not in found:
+        raise ModelError(
+            f"the model {args.model[0]!r} has no signature {args.signature!r}; "
+            f"it has: {', '.join(sorted(found))}"
+        )
+    inputs = {
+        name: TensorSpec(
+            each.dtype,
+            None if each.shape is None else tuple(n if n >= 0 else None for n in each.shape),
+        )
+        for name, each in found[args.signature].items()
+    }
+    model = ModelRecord(
+        name=args.model[0], path=Path(), version=0, weights="", checksum="", inputs=inputs,
+        outputs={},
+    )
+    return workloads.requests_file(model, source=source, seed=args.seed)
 
 
 def as_json(result: StageResult, capacity_rps: float | None) -> dict[str, Any]:
@@ -222,7 +229,10 @@ def as_text(result: StageResult, capacity_rps: float | None) -> str:
     if result.throughput_rps is not None:
         lines.append(f"throughput  {result.throughput_rps:.1f} requests/s")
     errors = ", ".join(f"{name} {count}" for name, count in result.errors.items()) or "none"
-    lines.append(f"requests    {result.requests} in {result.window_s:.1f} s, errors: {errors}")
+    where = f"{result.requests} in {result.window_s:.1f} s"
+    if not result.window_s:
+        where = f"{result.details.get('warmup_requests', 0)} before the measured window"
+    lines.append(f"requests    {where}, errors: {errors}")
     if result.client_lag_p99_ms is not None:
         lines.append(f"client lag  p99 {result.client_lag_p99_ms:.2f} ms")
     return "\n".join(lines)

@@ -188,5 +188,8 @@ def window_length_s(plan: StagePlan) -> float:
 
 def _rate(plan: StagePlan) -> float:
     if plan.rate_rps is None or not plan.rate_rps > 0:
-        raise UsageError(f"the pattern {plan.pattern} needs a rate above 0 requests/s (--rate)")
+        raise UsageError(
+            f"the pattern {plan.pattern} needs a rate above 0: --rate REQUESTS_PER_S, or light, "
+            "medium, high"
+        )
     return plan.rate_rps

@@ -13,8 +13,8 @@ from typing import Any
 
 from tuner.load.http2.calls import Answered, Fields
 from tuner.load.http2.line import Line
-from tuner.load.http2.link import resolve
 from tuner.load.records import OK
+from tuner.load.stream import resolve
 
 PREDICT_METHOD = b"/tensorflow.serving.PredictionService/Predict"
 METADATA_METHOD = b"/tensorflow.serving.PredictionService/GetModelMetadata"
@@ -76,6 +76,11 @@ class GrpcTransport:
         if call is None or call.answer is None or status != OK or call.answer[:1] != b"\0":
             return None
         return bytes(call.answer[5:])
+
+    async def close(self) -> None:
+        """Close every connection; calls under way end as UNAVAILABLE."""
+        for line in self._lines:
+            line.close()
 
     def _end(self, tag: int, at_s: float, status: int, text: str) -> None:
         if tag != ASIDE:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 STEAL_LIMIT = 0.05
 OTHERS_LIMIT = 0.25
@@ -58,6 +61,30 @@ def between(before: Snapshot | None, after: Snapshot | None) -> Share | None:
         for first, last in ((before.busy_s, after.busy_s), (before.steal_s, after.steal_s))
     )
     return Share(busy, steal)
+
+
+class Preparation:
+    """The time before a stage, from here until ``ended``: the server idles, so others show."""
+
+    def __init__(self) -> None:
+        self._before, self._own_s = snapshot(), time.process_time()
+
+    def ended(self, client_pids: Sequence[int]) -> dict[str, float] | None:
+        """How busy the rest of the machine was; this process and the clients do not count."""
+        before, after = self._before, snapshot()
+        share = between(before, after)
+        if share is None or before is None or after is None:
+            return None
+        own = time.process_time() - self._own_s
+        for pid in client_pids:
+            times = psutil.Process(pid).cpu_times()
+            own += times.user + times.system
+        span = after.total_s - before.total_s
+        return {
+            "busy_others": max(0.0, share.busy - own / span),
+            "steal": share.steal,
+            "seconds": span / (os.cpu_count() or 1),
+        }
 
 
 def load_average() -> float | None:

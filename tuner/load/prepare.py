@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tuner.errors import UsageError
-from tuner.load import arrivals, messages, requests
+from tuner.load import arrivals, requests
 from tuner.load.base import StagePlan
 from tuner.load.processes import CONNECT_TIMEOUT_S
 
@@ -149,8 +149,6 @@ def _bodies(plan: StagePlan, arrays: dict[str, np.ndarray], row_blocks: np.ndarr
 
 
 def _job(plan: StagePlan, payload: requests.Payload) -> dict[str, Any]:
-    metadata = messages.GetModelMetadataRequest(metadata_field=["signature_def"])
-    metadata.model_spec.name = plan.model_names[0]
     return {
         "address": plan.address,
         "protocol": plan.protocol,
@@ -160,7 +158,7 @@ def _job(plan: StagePlan, payload: requests.Payload) -> dict[str, Any]:
         "model_count": len(plan.model_names),
         "models": list(plan.model_names),
         "heads": [_text(requests.grpc_model(name, plan.signature)) for name in plan.model_names],
-        "metadata_request": _text(metadata.SerializeToString()),
+        "metadata_request": _text(requests.grpc_metadata_request(plan.model_names[0])),
         "payload": str(payload.path),
         "lengths": payload.lengths.tolist(),
         "request_timeout_s": plan.request_timeout_s,

@@ -170,6 +170,13 @@ def grpc_model(name: str, signature: str) -> bytes:
     return request.SerializeToString()
 
 
+def grpc_metadata_request(name: str) -> bytes:
+    """A ``GetModelMetadataRequest`` for a model's signatures."""
+    request = messages.GetModelMetadataRequest(metadata_field=["signature_def"])
+    request.model_spec.name = name
+    return request.SerializeToString()
+
+
 def fill_tensor(tensor: object, array: np.ndarray) -> None:
     """Write an array into a ``TensorProto``: row-major bytes, or one value a string."""
     for size in array.shape:

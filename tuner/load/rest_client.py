@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+from collections import deque
 from typing import Any
 from urllib.parse import quote
 
-import aiohttp
-
+from tuner.load.http1 import Connection
 from tuner.load.http2.calls import Answered
+from tuner.load.http2.status import DEADLINE_EXCEEDED, UNAVAILABLE
 from tuner.load.records import HTTP_STATUS_OFFSET, OK
+from tuner.load.stream import Address, resolve
 
-DEADLINE_EXCEEDED, UNAVAILABLE = 4, 14
-HEADERS = {"Content-Type": "application/json"}
+METADATA_TIMEOUT_S = 5.0
+MESSAGE_BYTES = 500
+
+
+class _Exchange:
+    """A request under way and its connection."""
+
+    __slots__ = ("connection", "done", "request", "slot")
+
+    def __init__(self, slot: int, request: tuple[bytes, ...]) -> None:
+        self.slot, self.request = slot, request
+        self.connection: Connection | None = None
+        self.done = False
 
 
 class RestTransport:
@@ -21,53 +33,128 @@ class RestTransport:
 
     def __init__(self, job: dict[str, Any], bodies: list[bytes], answered: Answered) -> None:
         self._bodies, self._answered = bodies, answered
+        self._address, self._timeout_s = job["address"], job["request_timeout_s"]
         self._loop = asyncio.get_running_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
-        host, _, port = job["address"].rpartition(":")
-        self._host, self._port = host, int(port)
-        models = [f"http://{job['address']}/v1/models/{quote(name)}" for name in job["models"]]
-        self._predict = [f"{model}:predict" for model in models]
-        self._metadata = f"{models[0]}/metadata"
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=3600.0),
-            timeout=aiohttp.ClientTimeout(total=job["request_timeout_s"]),
-            headers=HEADERS,
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
+        paths = [f"/v1/models/{quote(name, safe='')}" for name in job["models"]]
+        self._posts = [_head("POST", f"{path}:predict", self._address) for path in paths]
+        self._get = _head("GET", f"{paths[0]}/metadata", self._address) + b"\r\n"
+        self._lengths = [b"Content-Length: %d\r\n\r\n" % len(body) for body in bodies]
+        self._addresses: list[Address] = []
+        self._idle: list[Connection] = []
+        self._busy: dict[Connection, _Exchange] = {}
+        self._attempts: set[asyncio.Task[None]] = set()
+        self._deadlines: deque[tuple[float, _Exchange]] = deque()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._aside: asyncio.Future[bytes | None] | None = None
 
     async def connect(self) -> None:
-        _, writer = await asyncio.open_connection(self._host, self._port)
-        writer.close()
+        """Open a connection, to be used by the first request.
+
+        Raises:
+            OSError: nobody listens there.
+        """
+        self._addresses = await resolve(self._address)
+        connection = Connection(self._got, self._lost)
+        await connection.connect(self._addresses)
+        if connection.why is not None:
+            raise ConnectionError(connection.why)
+        self._idle.append(connection)
 
     def send(self, slot: int, model: int, body: int) -> None:
-        task = self._loop.create_task(self._ask(slot, model, body))
-        # The loop itself holds tasks only weakly.
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        """Ask ``model`` with distinct request ``body``."""
+        request = (self._posts[model] + self._lengths[body], self._bodies[body])
+        self._ask(_Exchange(slot, request))
 
     def flush(self) -> None:
-        """Nothing waits: every request is sent by its own task."""
-
-    async def _ask(self, slot: int, model: int, body: int) -> None:
-        status, text = await self._outcome(model, body)
-        self._answered(slot, self._loop.time(), status, text)
-
-    async def _outcome(self, model: int, body: int) -> tuple[int, str]:
-        try:
-            async with self._session.post(self._predict[model], data=self._bodies[body]) as answer:
-                text = await answer.read()
-        except TimeoutError:
-            return DEADLINE_EXCEEDED, "no answer in time"
-        except (aiohttp.ClientError, OSError) as error:
-            return UNAVAILABLE, str(error)
-        if answer.status == 200:
-            return OK, ""
-        return HTTP_STATUS_OFFSET + answer.status, text[:500].decode(errors="replace")
+        """Nothing waits: every request has its connection."""
 
     async def metadata(self) -> bytes | None:
-        with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
-            async with self._session.get(self._metadata) as answer:
-                if answer.status == 200:
-                    return await answer.read()
-        return None
+        """What the server says of the first model's signatures, ``None`` if it does not say."""
+        self._aside = self._loop.create_future()
+        self._ask(_Exchange(-1, (self._get,)))
+        try:
+            return await asyncio.wait_for(self._aside, METADATA_TIMEOUT_S)
+        except TimeoutError:
+            return None
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for connection in [*self._idle, *self._busy]:
+            connection.end("closed")
+
+    def _ask(self, exchange: _Exchange) -> None:
+        while self._idle:
+            # The one used last: its server thread and its memory are the warmest.
+            connection = self._idle.pop()
+            if connection.usable:
+                break
+        else:
+            connection = self._connection()
+        exchange.connection = connection
+        self._busy[connection] = exchange
+        deadlines = self._deadlines
+        while deadlines and deadlines[0][1].done:
+            deadlines.popleft()
+        deadlines.append((self._loop.time() + self._timeout_s, exchange))
+        if self._sweep is None:
+            self._sweep = self._loop.call_later(self._timeout_s, self._expire)
+        connection.ask(*exchange.request)
+
+    def _connection(self) -> Connection:
+        connection = Connection(self._got, self._lost)
+        task = self._loop.create_task(connection.connect(self._addresses))
+        self._attempts.add(task)
+        task.add_done_callback(self._attempts.discard)
+        return connection
+
+    def _got(self, connection: Connection, status: int, body: bytearray, at_s: float) -> None:
+        exchange = self._busy.pop(connection)
+        if connection.usable:
+            self._idle.append(connection)
+        if status == 200:
+            self._end(exchange, at_s, OK, "", body)
+        else:
+            text = body[:MESSAGE_BYTES].decode(errors="replace")
+            self._end(exchange, at_s, HTTP_STATUS_OFFSET + status, text)
+
+    def _lost(self, connection: Connection, why: str, at_s: float) -> None:
+        exchange = self._busy.pop(connection)
+        if connection.served and connection.unheard and not exchange.done:
+            # It was closed while it was idle, as a server may; the request was never read.
+            fresh = self._connection()
+            exchange.connection = fresh
+            self._busy[fresh] = exchange
+            fresh.ask(*exchange.request)
+        else:
+            self._end(exchange, at_s, UNAVAILABLE, why)
+
+    def _expire(self) -> None:
+        now, deadlines = self._loop.time(), self._deadlines
+        while deadlines and (deadlines[0][1].done or deadlines[0][0] <= now):
+            _, exchange = deadlines.popleft()
+            if not exchange.done:
+                self._end(exchange, now, DEADLINE_EXCEEDED, "no answer in time")
+                assert exchange.connection is not None
+                # An answer that comes later would be taken for the next request's.
+                exchange.connection.end("given up")
+        self._sweep = self._loop.call_at(deadlines[0][0], self._expire) if deadlines else None
+
+    def _end(
+        self, exchange: _Exchange, at_s: float, status: int, text: str, body: bytes = b""
+    ) -> None:
+        if exchange.done:
+            return
+        exchange.done = True
+        if exchange.slot >= 0:
+            self._answered(exchange.slot, at_s, status, text)
+        elif self._aside is not None and not self._aside.done():
+            self._aside.set_result(bytes(body) if status == OK else None)
+
+
+def _head(method: str, path: str, host: str) -> bytes:
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", "Accept: */*", "User-Agent: tuner-load"]
+    if method == "POST":
+        lines.append("Content-Type: application/json")
+    return "\r\n".join([*lines, ""]).encode()

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import psutil
-
 from tuner.errors import TrialFailure
-from tuner.load import doom, machine, metadata, placement, scratch, steady, summary
+from tuner.load import machine, metadata, placement, scratch, summary
+from tuner.load import window as windows
 from tuner.load.arrivals import SCHEDULES
 from tuner.load.base import StageObserver, StagePlan
-from tuner.load.precision import percentile_interval
 from tuner.load.prepare import Prepared, prepare
 from tuner.load.processes import ClientProcesses
-from tuner.load.records import OK
+from tuner.load.watch import Watch
 from tuner.measurement import StageResult
 
 POLL_S = 0.1
@@ -54,7 +51,7 @@ def run_stage(plan: StagePlan, observer: StageObserver | None = None) -> StageRe
     Raises:
         UsageError, ModelError: the plan or the requests file is wrong; nothing was sent.
     """
-    before, cpu_before = machine.snapshot(), time.process_time()
+    before = machine.Preparation()
     details: dict[str, Any] = {
         "load_average_1m": machine.load_average(),
         "protocol": plan.protocol,
@@ -74,10 +71,11 @@ def run_stage(plan: StagePlan, observer: StageObserver | None = None) -> StageRe
             try:
                 answer = clients.wait_ready()
                 details["connected"] = True
-                details["machine_before"] = _disturbance(before, cpu_before, clients.pids())
+                details["machine_before"] = before.ended(clients.pids())
                 details["signature_checked"] = metadata.check(plan, prepared.arrays, answer)
                 run.whole()
             except TrialFailure as failure:
+                run.hear()
                 return run.result(failure.reason, failure.message)
             return run.result(None, "")
 
@@ -95,10 +93,8 @@ class _Run:
     ) -> None:
         self.plan, self.prepared, self.clients = plan, prepared, clients
         self.observer, self.details = observer, details
-        self.closed_loop = plan.pattern == "closed"
-        self.backlog = doom.Backlog(prepared.cycle_s)
+        self.watch = Watch(plan, prepared, clients, observer)
         self.started_s = self.opened_s = self.closed_s = float("inf")
-        self.records: np.ndarray | None = None
         self.client_cpu_s: float | None = None
         self.told_closed = False
 
@@ -108,10 +104,10 @@ class _Run:
         Raises:
             TrialFailure: the stage ended early.
         """
-        self.started_s = time.monotonic() + LEAD_S
+        self.started_s = self.watch.started_s = time.monotonic() + LEAD_S
         self.clients.command(f"start {self.started_s!r}")
         self._warm_up()
-        self.opened_s = time.monotonic() + LEAD_S
+        self.opened_s = self.watch.opened_s = time.monotonic() + LEAD_S
         self.clients.command(f"open {self.opened_s!r}")
         self.details["window_opened_monotonic_s"] = self.opened_s
         with placement.urgent():
@@ -126,25 +122,25 @@ class _Run:
             if share is not None:
                 self.details["machine_window"] = {"busy": share.busy, "steal": share.steal}
         self._drain()
-        reports = self.clients.reports()
-        cpu = [report["cpu_s"] for report in reports]
-        self.client_cpu_s = sum(cpu) if None not in cpu else None
-        texts: dict[str, str] = {}
-        for report in reports:
-            for status, text in report["messages"].items():
-                texts.setdefault(summary.status_name(int(status)), text[:500])
-        if texts:
-            self.details["error_messages"] = texts
-        if why := self.backlog.overload(doom.FINAL_Z):
-            raise TrialFailure("overloaded", why)
+        self._reports()
+        self.watch.check_backlog()
+
+    def hear(self) -> None:
+        """What a load that was broken off has to say: why its requests failed."""
+        with contextlib.suppress(TrialFailure):
+            self.watch.read()
+            self._reports()
 
     def result(self, reason: str | None, message: str) -> StageResult:
         """The record of the stage as far as it came."""
+        records = self.watch.records
         window = None
-        if self.records is not None and self.closed_s < float("inf"):
-            window = summary.select_window(
-                self.records, self.opened_s, self.closed_s, self.closed_loop
+        if records is not None and self.closed_s < float("inf"):
+            window = windows.select_window(
+                records, self.opened_s, self.closed_s, self.plan.pattern == "closed"
             )
+        elif records is not None:
+            self.details["warmup_requests"] = len(records)
         result = summary.summarise(
             self.plan,
             window,
@@ -156,11 +152,27 @@ class _Run:
             client_cpu_s=self.client_cpu_s,
             details=self.details,
         )
+        if window is None and records is not None:
+            result = replace(result, errors=windows.error_counts(records))
+        if not result.valid and (first := windows.first_error(result.errors, self.details)):
+            result = replace(result, message=f"{result.message}; {first}")
         if self.plan.samples_file is not None and window is not None:
             samples = Path(self.plan.samples_file)
-            summary.write_samples(samples, window, self.plan, self.prepared.window_order)
+            windows.write_samples(samples, window, self.plan, self.prepared.window_order)
             result = replace(result, samples_file=str(samples))
         return result
+
+    def _reports(self) -> None:
+        """End the load and take down what the processes counted."""
+        reports = self.clients.reports()
+        cpu = [report["cpu_s"] for report in reports]
+        self.client_cpu_s = sum(cpu) if None not in cpu else None
+        texts: dict[str, str] = {}
+        for report in reports:
+            for status, text in report["messages"].items():
+                texts.setdefault(windows.status_name(int(status)), text[:500])
+        if texts:
+            self.details["error_messages"] = texts
 
     def _close(self) -> None:
         """Close the observer's window, once, whatever ended it."""
@@ -174,9 +186,7 @@ class _Run:
         self.details["warm"] = False
         while (now := time.monotonic()) - self.started_s < self.plan.max_warmup_s:
             time.sleep(min(POLL_S, max(0.0, self.started_s + self.plan.max_warmup_s - now)))
-            records = self._look(window=False)
-            series = _in_order(records)
-            is_steady = steady.is_steady(series)
+            is_steady = self.watch.is_steady()
             if is_steady and steady_before and time.monotonic() - self.started_s >= MIN_WARMUP_S:
                 self.details["warm"] = True
                 return
@@ -192,109 +202,24 @@ class _Run:
             if now >= last - POLL_S:
                 end = last
                 break
-            if now >= check_s - POLL_S and self._is_precise():
+            if now >= check_s - POLL_S and self.watch.is_precise():
                 end = max(check_s, time.monotonic() + LEAD_S)
                 break
             if now >= check_s - POLL_S:
                 check_s += PRECISION_CHECK_S
             time.sleep(min(POLL_S, last - now))
-            self._look(window=True)
+            self.watch.look(window=True)
         self.clients.command(f"close {end!r}")
         with placement.urgent():
             _sleep_until(end)
             self.closed_s = end
             self._close()
 
-    def _is_precise(self) -> bool:
-        assert self.records is not None
-        window = summary.select_window(
-            self.records, self.opened_s, time.monotonic(), self.closed_loop
-        )
-        latencies = window.latencies_ms
-        if not len(latencies):
-            return False
-        interval = percentile_interval(latencies, 0.99)
-        return interval.relative_half_width <= self.plan.precision
-
     def _drain(self) -> None:
         deadline = self.closed_s + min(DRAIN_S, self.plan.request_timeout_s + POLL_S)
-        if self.closed_loop:
-            self.records = self.clients.read()
-            return
-        due = int(np.searchsorted(self.prepared.window_arrivals, self.closed_s - self.opened_s))
-        while True:
-            records = self.records = self.clients.read()
-            mine = (records["window"] == 1) & (records["due"] < self.closed_s)
-            if np.count_nonzero(mine & (records["done"] > 0)) >= due:
-                return
-            if time.monotonic() >= deadline:
-                return
-            if why := self.observer.should_stop():
-                raise TrialFailure("crash", why)
+        while not self.watch.all_answered(self.closed_s) and time.monotonic() < deadline:
+            self.watch.check_server()
             time.sleep(0.02)
-
-    def _look(self, window: bool) -> np.ndarray:
-        """Read what came so far and give up if the stage is doomed."""
-        if why := self.observer.should_stop():
-            raise TrialFailure("crash", why)
-        # The clock first: had this thread to wait in between, it would take itself for the client.
-        now = time.monotonic()
-        records = self.records = self.clients.read()
-        phase = records[records["done"] >= self.opened_s] if window else records
-        answered = np.count_nonzero(phase["done"] > 0)
-        failed = np.count_nonzero((phase["done"] > 0) & (phase["status"] != OK))
-        if why := doom.too_many_errors(int(answered), int(failed), self.plan.max_error_rate):
-            raise TrialFailure("errors", why)
-        if self.closed_loop:
-            return records
-        sent, due = len(records), self._due(now)
-        rate = due / max(now - self.started_s, POLL_S)
-        if due - sent > max(50.0, rate):
-            raise TrialFailure(
-                "client_limited", f"the load generator fell behind: {due - sent} requests not sent"
-            )
-        self.backlog.look(now, sent, int(np.count_nonzero(records["done"])))
-        if why := self.backlog.overload():
-            raise TrialFailure("overloaded", why)
-        return records
-
-    def _due(self, now_s: float) -> int:
-        end_of_warmup = min(now_s, self.opened_s)
-        count = np.searchsorted(self.prepared.warmup_arrivals, end_of_warmup - self.started_s)
-        if now_s > self.opened_s:
-            count += np.searchsorted(self.prepared.window_arrivals, now_s - self.opened_s)
-        return int(count)
-
-
-def _in_order(records: np.ndarray) -> np.ndarray:
-    """Latencies of the requests before the first unanswered one, in due order (seconds)."""
-    ordered = records[np.argsort(records["due"], kind="stable")]
-    pending = np.flatnonzero(ordered["done"] == 0)
-    if len(pending):
-        ordered = ordered[: pending[0]]
-    good = ordered[ordered["status"] == OK]
-    latencies: np.ndarray = good["done"] - good["due"]
-    return latencies
-
-
-def _disturbance(
-    before: machine.Snapshot | None, cpu_before_s: float, client_pids: Sequence[int]
-) -> dict[str, float] | None:
-    """How busy the rest of the machine was while the stage was prepared (server still idle)."""
-    after = machine.snapshot()
-    share = machine.between(before, after)
-    if share is None or before is None or after is None:
-        return None
-    own = time.process_time() - cpu_before_s
-    for pid in client_pids:
-        times = psutil.Process(pid).cpu_times()
-        own += times.user + times.system
-    span = after.total_s - before.total_s
-    return {
-        "busy_others": max(0.0, share.busy - own / span),
-        "steal": share.steal,
-        "seconds": span / (os.cpu_count() or 1),
-    }
 
 
 def _sleep_until(moment_s: float) -> None:

@@ -11,7 +11,8 @@ from collections import deque
 
 from tuner.load.http2 import status
 from tuner.load.http2.calls import Answered, Call, Calls, Fields
-from tuner.load.http2.link import Address, Link
+from tuner.load.http2.link import Link
+from tuner.load.stream import Address
 
 RETRY_S = 0.1
 
@@ -69,6 +70,13 @@ class Line:
         """Send what was begun."""
         if self._link is not None:
             self._link.flush()
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+        if self._link is not None:
+            self._link.end("closed")
 
     def _expire(self) -> None:
         now = self._loop.time()
