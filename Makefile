@@ -4,7 +4,7 @@ PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
 STUDY_ARGS ?=
 
-.PHONY: study test check bench real-serving weights lock clean
+.PHONY: study test check bench faults soak real-serving weights lock clean
 
 study: $(READY)
 	$(PYTHON) -m tuner study --space search_spaces/batching.yaml $(STUDY_ARGS)
@@ -22,6 +22,16 @@ bench: $(READY)
 # or TUNER_REAL_SERVING_IMAGE=NAME.
 real-serving: $(READY)
 	$(PYTHON) -m pytest -m "slow or not slow" tests/deploy/test_real_serving.py
+
+# Breaks what a study stands on, kills it at 100 seeded points, fills it with 10,000 trials: minutes.
+faults: $(READY)
+	$(PYTHON) benchmarks/faults.py
+	$(PYTHON) benchmarks/kills.py
+	$(PYTHON) benchmarks/many_trials.py
+
+# 500 trials of the small 1-D CNN in one process: does anything grow? Half an hour.
+soak: $(READY)
+	$(PYTHON) benchmarks/soak.py
 
 check: $(READY)
 	$(VENV)/bin/ruff check tuner objectives tests benchmarks

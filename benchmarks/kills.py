@@ -33,7 +33,7 @@ load: 50
 parameters:
   enable_batching: {choices: [false, true]}
   max_batch_size: {low: 1, high: 100000, when: {enable_batching: true}}
-fixed: {FIXED}
+fixed: FIXED
 """
 AT_FIRST_KHZ = {
     "cpuinfo_min_freq": 800_000, "cpuinfo_max_freq": 3_000_000,
@@ -112,8 +112,8 @@ def point(room: Room, clock: Clock, number: int, draws: random.Random) -> bool:
     process.send_signal(signal.SIGKILL)
     _, said = process.communicate()
     wrong = []
-    if "Traceback" in said:
-        wrong.append(said)
+    if "Traceback" in said or process.returncode not in (0, -signal.SIGKILL):
+        wrong.append(f"exit code {process.returncode}: {said}")
     if left := room.left():
         wrong.append(f"left running: {left}")
     if not wait_until(lambda: not groups(process.pid), 10.0):

@@ -205,3 +205,15 @@ def test_whole_numbers_stay_whole_beside_inactive_knobs(space: Space, url: str) 
     off = {"batching": False, "threads": 1}
     kept.finish(kept.start(off, space, {}, {}), measured(30.0, 0.4), space)
     assert [repr(v) for v in store.table_of(kept)["size"]] == ["4", "None"]
+
+
+def test_reading_by_column_gives_what_optuna_gives(space: Space, url: str) -> None:
+    kept = Store.create(url, "small", space, {})
+    kept.finish(kept.start(CONFIGURATION, space, {"n": 2**70}, {}), measured(20.0, 0.5), space)
+    kept.kill(kept.start({"batching": False, "threads": 1}, space, {}, {}), "stopped")
+    kept.start(CONFIGURATION, space, {}, {"odd": [1.5, None, "é"]})
+    theirs = optuna.load_study(study_name="small", storage=url).trials
+    ours = kept._study.get_trials()
+    assert ours == theirs
+    assert [t.distributions for t in ours] == [t.distributions for t in theirs]
+    assert [t._trial_id for t in ours] == [t._trial_id for t in theirs]

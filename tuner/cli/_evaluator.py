@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import SpaceError, StudyError, UsageError
+from tuner.errors import ModelError, SpaceError, StudyError, UsageError
 from tuner.measurement import Scalar
 from tuner.space import Settings, Space
 
@@ -18,9 +19,10 @@ FACTS = ("space_text", "settings", "options")
 """Kept with a study at its creation; all it takes to build its space and evaluator anew."""
 
 
+@contextmanager
 def open_evaluator(
     space: Space, options: Mapping[str, Any], artifacts: Path, note: Any
-) -> Any:
+) -> Iterator[Any]:
     """The evaluator of an objective's module, as a context manager.
 
     Args:
@@ -30,7 +32,8 @@ def open_evaluator(
         note: told what takes a moment.
 
     Raises:
-        UsageError: the module can't be imported or opens nothing.
+        UsageError: the module can't be imported or opens nothing; or what it says, with the
+            place in the space's file where that names the model or the requests.
     """
     from objectives.serving import Options
 
@@ -42,7 +45,21 @@ def open_evaluator(
     if not hasattr(module, "open"):
         raise UsageError(f"--objective {name}: has no open(space, options, note)")
     given = {key: value for key, value in options.items() if key != "objective"}
-    return module.open(space, Options(artifacts=artifacts, **given), note)
+    with ExitStack() as stack:
+        try:
+            evaluator = stack.enter_context(
+                module.open(space, Options(artifacts=artifacts, **given), note)
+            )
+        except ModelError as error:
+            raise _placed(error, space) from None
+        yield evaluator
+
+
+def _placed(error: ModelError, space: Space) -> UsageError:
+    requests = space.settings.requests
+    of_requests = requests not in ("default", "random") and requests in str(error)
+    place = space.places.get("requests" if of_requests else "model")
+    return error if place is None else place.error(str(error))
 
 
 def facts(file: str, space: Space, options: Mapping[str, Any]) -> dict[str, Any]:

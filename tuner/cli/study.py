@@ -115,7 +115,9 @@ def _overridden(space: Space, args: argparse.Namespace) -> Space:
             "--model DIR needs --requests: a FILE.npz with one array per input, or random"
         )
     settings = dataclasses.replace(space.settings, **given)
-    return dataclasses.replace(space, settings=settings, factors=factors)
+    # What the command line says has no place in the file.
+    places = {key: place for key, place in space.places.items() if key not in given}
+    return dataclasses.replace(space, settings=settings, factors=factors, places=places)
 
 
 def _load(text: str) -> str | float:

@@ -12,13 +12,15 @@ import functools
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Any
 
-import optuna
 import sqlalchemy
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from tuner.store.reading import read_trials
 
 PATIENCE_S = 300.0
 """A database that stays away longer ends the study; what is finished is saved."""
@@ -118,16 +120,32 @@ def _patient(kind: type[Any]) -> type[Any]:
     return type(f"Patient{kind.__name__}", (kind,), methods)
 
 
+class _Quick(RDBStorage):
+    """Optuna's RDB storage, reading by column."""
+
+    def _get_trials(
+        self, study_id: int, states: Container[TrialState] | None, included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        with self.scoped_session() as session:
+            return read_trials(
+                session, study_id, states, included_trial_ids, trial_id_greater_than
+            )
+
+
+_PatientDatabase = _patient(_Quick)
+_PatientProxy = _patient(GrpcStorageProxy)
+
+
 def open_database(url: str, engine_kwargs: dict[str, Any]) -> RDBStorage:
     """Optuna's RDB storage, patient."""
-    storage: RDBStorage = _patient(RDBStorage)(url, engine_kwargs=engine_kwargs)
+    storage: RDBStorage = _PatientDatabase(url, engine_kwargs=engine_kwargs)
     return storage
 
 
 def open_proxy(host: str, port: int) -> GrpcStorageProxy:
     """Optuna's gRPC proxy to a storage, patient."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    proxy: GrpcStorageProxy = _patient(GrpcStorageProxy)(host=host, port=port)
+    proxy: GrpcStorageProxy = _PatientProxy(host=host, port=port)
     return proxy
 
 
