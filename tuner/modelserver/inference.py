@@ -18,6 +18,7 @@ from tensorflow_serving.apis import (
 
 from tuner.modelserver.cache import ResponseCache
 from tuner.modelserver.executor import DEFAULT_SIGNATURE, Servable, Signature
+from tuner.modelserver.http2.request import Body
 from tuner.modelserver.metrics import Metrics
 from tuner.modelserver.repository import Repository
 from tuner.modelserver.status import (
@@ -228,7 +229,7 @@ class Api:
         self._repository, self._inference = repository, inference
         self._entrypoint, self._metrics, self._cache = entrypoint, metrics, cache
 
-    def predict(self, body: bytes) -> bytes:
+    def predict(self, body: Body) -> bytes:
         request, inputs = read_predict_request(body)
         if self._metrics is None and self._cache is None:
             servable = find(self._repository, request.model_spec)
@@ -239,21 +240,21 @@ class Api:
             lambda servable: self._predict(servable, request, inputs, body),
         )
 
-    def classify(self, body: bytes) -> bytes:
+    def classify(self, body: Body) -> bytes:
         request = decode(classification_pb2.ClassificationRequest, body)
         answer = self.counted(
             request.model_spec, "Classify", lambda s: self._inference.classify(s, request)
         )
         return answer.SerializeToString()
 
-    def regress(self, body: bytes) -> bytes:
+    def regress(self, body: Body) -> bytes:
         request = decode(regression_pb2.RegressionRequest, body)
         answer = self.counted(
             request.model_spec, "Regress", lambda s: self._inference.regress(s, request)
         )
         return answer.SerializeToString()
 
-    def multi_inference(self, body: bytes) -> bytes:
+    def multi_inference(self, body: Body) -> bytes:
         request = decode(inference_pb2.MultiInferenceRequest, body)
         if not request.tasks:
             raise invalid_argument("Inference request can not be empty")
@@ -281,12 +282,13 @@ class Api:
         return result
 
     def cached(
-        self, servable: Servable, signature: str, body: bytes, answer: Callable[[], bytes]
+        self, servable: Servable, signature: str, body: Body, answer: Callable[[], bytes]
     ) -> bytes:
         """The kept answer to these bytes, or ``answer()``, kept from now on."""
         if self._cache is None:
             return answer()
         key = (servable.uid, servable.version, signature, self._entrypoint)
+        body = bytes(body)
         kept = self._cache.get(key, body)
         if self._metrics is not None:
             counter = self._metrics.cache_misses if kept is None else self._metrics.cache_hits
@@ -301,7 +303,7 @@ class Api:
         servable: Servable,
         request: predict_pb2.PredictRequest,
         inputs: dict[str, np.ndarray],
-        body: bytes,
+        body: Body,
     ) -> bytes:
         signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
         return self.cached(
@@ -315,10 +317,10 @@ def find(repository: Repository, spec: Any) -> Servable:
     return repository.find(spec.name, version, spec.version_label)
 
 
-def decode(kind: type[M], body: bytes) -> M:
+def decode(kind: type[M], body: Body) -> M:
     """A message from its bytes."""
     try:
-        return kind.FromString(body)
+        return kind.FromString(bytes(body))
     except DecodeError as error:
         raise invalid_argument(f"Not a {kind.DESCRIPTOR.name}: {error}") from None
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import grpc
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
     model_management_pb2,
 )
 
-from tuner.modelserver.inference import find
+from tuner.modelserver.http2.request import Body
+from tuner.modelserver.inference import decode, find
 from tuner.modelserver.protos import HealthCheckRequest, HealthCheckResponse
 from tuner.modelserver.repository import Repository
 from tuner.modelserver.status import Code, ServingError, invalid_argument
@@ -25,9 +23,9 @@ class ModelService:
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
 
-    def status(self, body: bytes) -> bytes:
+    def status(self, body: Body) -> bytes:
         """A serialised GetModelStatusRequest to its response."""
-        request = get_model_status_pb2.GetModelStatusRequest.FromString(body)
+        request = decode(get_model_status_pb2.GetModelStatusRequest, body)
         return self.status_response(request).SerializeToString()
 
     def status_response(
@@ -47,9 +45,9 @@ class ModelService:
             item.status.error_message = error.message if error else ""
         return response
 
-    def metadata(self, body: bytes) -> bytes:
+    def metadata(self, body: Body) -> bytes:
         """A serialised GetModelMetadataRequest to its response."""
-        request = get_model_metadata_pb2.GetModelMetadataRequest.FromString(body)
+        request = decode(get_model_metadata_pb2.GetModelMetadataRequest, body)
         return self.metadata_response(request).SerializeToString()
 
     def metadata_response(
@@ -75,9 +73,9 @@ class ModelService:
         response.metadata["signature_def"].Pack(signatures)
         return response
 
-    def reload(self, body: bytes) -> bytes:
+    def reload(self, body: Body) -> bytes:
         """A serialised ReloadConfigRequest: serve exactly these models from now on."""
-        request = model_management_pb2.ReloadConfigRequest.FromString(body)
+        request = decode(model_management_pb2.ReloadConfigRequest, body)
         response = model_management_pb2.ReloadConfigResponse()
         try:
             if request.config.WhichOneof("config") != "model_config_list":
@@ -98,16 +96,16 @@ class HealthService:
     def __init__(self, services: set[str]) -> None:
         self._services = services | {""}
 
-    def check(self, body: bytes) -> bytes:
-        service = HealthCheckRequest.FromString(body).service
+    def check(self, body: Body) -> bytes:
+        service = decode(HealthCheckRequest, body).service
         if service not in self._services:
             raise ServingError(Code.NOT_FOUND, f"unknown service {service}")
         return HealthCheckResponse(status=SERVING).SerializeToString()
 
-    def watch(self, body: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-        """One answer: a server of this kind serves from the first moment to the last.
+    def watch(self, body: Body) -> bytes:
+        """One answer of the stream: a server of this kind serves from the first moment to the last.
 
         The stream ends after it rather than hold one of the few request threads.
         """
-        known = HealthCheckRequest.FromString(body).service in self._services
-        yield HealthCheckResponse(status=SERVING if known else SERVICE_UNKNOWN).SerializeToString()
+        known = decode(HealthCheckRequest, body).service in self._services
+        return HealthCheckResponse(status=SERVING if known else SERVICE_UNKNOWN).SerializeToString()

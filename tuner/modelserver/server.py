@@ -19,6 +19,7 @@ from tuner.modelserver.batching import read_options
 from tuner.modelserver.cache import ResponseCache
 from tuner.modelserver.executor import ExecutionSettings, Servable
 from tuner.modelserver.flags import schedulable_cpus
+from tuner.modelserver.http2.transport import Method
 from tuner.modelserver.inference import Api, Inference
 from tuner.modelserver.metrics import Metrics
 from tuner.modelserver.model_service import HealthService, ModelService
@@ -84,7 +85,7 @@ class Server:
             unavailable_labels=options.allow_version_labels_for_unavailable_models
             or options.force_allow_any_version_labels_for_unavailable_models,
         )
-        self._grpc: grpc.Server | None = None
+        self._grpc: grpc_server.GrpcServer | None = None
         self._rest: rest.RestServer | None = None
         self._ended = threading.Event()
 
@@ -117,7 +118,7 @@ class Server:
         if self._rest is not None:
             self._rest.stop()
         if self._grpc is not None:
-            self._grpc.stop(_GRACE_S).wait()
+            self._grpc.stop(_GRACE_S)
         self.repository.stop()
 
     def _load(self, name: str, version: int, path: Path) -> Servable:
@@ -169,7 +170,7 @@ class Server:
     def _start_grpc(self, models: ModelService) -> None:
         options = self._options
         api = Api(self.repository, self._inference, "GRPC", self._metrics, self._cache)
-        methods: dict[str, grpc_server.Method] = {
+        methods: dict[str, Method] = {
             f"/{_PREDICTION}/Predict": api.predict,
             f"/{_PREDICTION}/Classify": api.classify,
             f"/{_PREDICTION}/Regress": api.regress,
@@ -178,24 +179,22 @@ class Server:
             f"/{_MODEL}/GetModelStatus": models.status,
             f"/{_MODEL}/HandleReloadConfigRequest": models.reload,
         }
-        streams: dict[str, grpc_server.StreamMethod] = {}
         if options.enable_grpc_healthcheck_service:
             health = HealthService({_PREDICTION, _MODEL})
             methods[f"/{_HEALTH}/Check"] = health.check
-            streams[f"/{_HEALTH}/Watch"] = health.watch
+            methods[f"/{_HEALTH}/Watch"] = health.watch
         self._grpc = grpc_server.build(
             methods,
-            streams,
             max_threads=options.grpc_max_threads,
             channel_arguments=options.grpc_channel_arguments,
+            credentials=_credentials(options.ssl_config_file),
         )
-        credentials = _credentials(options.ssl_config_file)
         if options.port:
             address = f"{options.bind_address}:{options.port}"
-            grpc_server.listen(self._grpc, address, credentials)
+            self._grpc.listen(address)
             _LOG.info("Running gRPC ModelServer at %s ...", address)
         if options.grpc_socket_path:
-            grpc_server.listen(self._grpc, f"unix:{options.grpc_socket_path}", None)
+            self._grpc.listen(f"unix:{options.grpc_socket_path}")
             _LOG.info("Running gRPC ModelServer at UNIX socket %s ...", options.grpc_socket_path)
         self._grpc.start()
 

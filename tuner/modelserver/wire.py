@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import predict_pb2
 
+from tuner.modelserver.http2.request import Body
 from tuner.modelserver.status import invalid_argument
 from tuner.modelserver.tensors import to_array
 
@@ -23,7 +24,7 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def read_predict_request(
-    body: bytes,
+    body: Body,
 ) -> tuple[predict_pb2.PredictRequest, dict[str, np.ndarray]]:
     """The request and its inputs; of a large request the message itself lacks the inputs.
 
@@ -32,7 +33,7 @@ def read_predict_request(
     """
     try:
         if len(body) < _WORTH_BYTES:
-            request = predict_pb2.PredictRequest.FromString(body)
+            request = predict_pb2.PredictRequest.FromString(bytes(body))
             return request, {name: to_array(item) for name, item in request.inputs.items()}
         rest, inputs = bytearray(), {}
         for field, start, value, end in _fields(body, 0, len(body)):
@@ -46,12 +47,12 @@ def read_predict_request(
         raise invalid_argument(f"Not a PredictRequest: {error}") from None
 
 
-def _input(body: bytes, start: int, end: int) -> tuple[str, np.ndarray]:
+def _input(body: Body, start: int, end: int) -> tuple[str, np.ndarray]:
     """An entry of the map ``inputs``."""
     name, head, content = "", bytearray(), None
     for field, _, value, stop in _fields(body, start, end):
         if field == 1:
-            name = body[value:stop].decode()
+            name = bytes(body[value:stop]).decode()
         elif field == 2:
             for inner, tag, inner_value, inner_stop in _fields(body, value, stop):
                 if inner == 4:  # tensor_content
@@ -61,7 +62,7 @@ def _input(body: bytes, start: int, end: int) -> tuple[str, np.ndarray]:
     return name, to_array(tensor_pb2.TensorProto.FromString(bytes(head)), content)
 
 
-def _fields(body: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+def _fields(body: Body, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     """(field number, where its tag starts, where its value starts, where it ends) of a message."""
     while at < end:
         start = at
@@ -82,7 +83,7 @@ def _fields(body: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int
         yield tag >> 3, start, value, at
 
 
-def _varint(body: bytes, at: int) -> tuple[int, int]:
+def _varint(body: Body, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         byte = body[at]

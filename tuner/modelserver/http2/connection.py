@@ -1,0 +1,242 @@
+"""The receiving half of a connection: bytes from a client become calls."""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+from collections.abc import Callable
+
+from tuner.modelserver.http2 import frames
+from tuner.modelserver.http2.frames import ConnectionFault
+from tuner.modelserver.http2.headers import HeadReader, RequestHead
+from tuner.modelserver.http2.request import PREFIX_BYTES, Body, Request
+from tuner.modelserver.http2.sender import Sender
+from tuner.modelserver.status import ServingError
+
+OnCall = Callable[["Connection", int, RequestHead, Body], None]
+"""A request is whole: (connection, stream, its head, the serialised message)."""
+
+_CHUNK_BYTES = 1 << 18
+_INTO_PLACE_BYTES = 1 << 16
+"""So much of a frame still to come is received straight to where it belongs."""
+_FRAME_BYTES = 1 << 20
+_WINDOW_STEP_BYTES = 1 << 29
+_HEADERS_LIMIT_BYTES = 1 << 16
+
+
+def greeting(max_streams: int | None) -> bytes:
+    """What a server says first: windows wide open, since requests are read as they come."""
+    values = [
+        (frames.INITIAL_WINDOW_SIZE, frames.LARGEST_WINDOW),
+        (frames.MAX_FRAME_SIZE, _FRAME_BYTES),
+        (frames.MAX_HEADER_LIST_SIZE, _HEADERS_LIMIT_BYTES),
+    ]
+    if max_streams is not None:
+        values.append((frames.MAX_CONCURRENT_STREAMS, max_streams))
+    step = struct.pack(">I", frames.LARGEST_WINDOW - frames.WINDOW_BYTES)
+    return frames.settings(values) + frames.frame(frames.WINDOW_UPDATE, 0, 0, step)
+
+
+class Connection:
+    """Belongs to the thread that reads, but for its ``sender``.
+
+    Args:
+        message_limit_bytes: of a request; negative: none.
+        max_streams: open at once, beyond which streams are refused; ``None``: any number.
+        on_call: given each request that is whole.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        epoll: select.epoll,
+        *,
+        message_limit_bytes: int,
+        max_streams: int | None,
+        on_call: OnCall,
+    ) -> None:
+        self.socket, self.sender = sock, Sender(sock, epoll)
+        self._message_limit_bytes, self._on_call = message_limit_bytes, on_call
+        self._reader = HeadReader()
+        self._input = b""
+        self._greeted = False
+        self._block: tuple[int, int, bytes] | None = None
+        """(stream, flags, header block so far) while CONTINUATION is to come."""
+        self._place: tuple[Request, int, int, memoryview] | None = None
+        """(request, stream, flags, where the rest of the frame goes)."""
+        self._requests: dict[int, Request] = {}
+        self.last_stream = self._unacknowledged = 0
+        self.sender.control(greeting(max_streams))
+
+    def receive(self) -> bool:
+        """Take what has arrived; ``False`` when the client has closed.
+
+        Raises:
+            ConnectionFault: the client broke the protocol.
+            OSError: the connection broke.
+        """
+        if self._place is not None:
+            return self._receive_into_place(*self._place)
+        chunk = self.socket.recv(_CHUNK_BYTES)
+        if not chunk:
+            return False
+        data, at = self._input + chunk, 0
+        if not self._greeted:
+            if not data.startswith(frames.PREFACE):
+                if not frames.PREFACE.startswith(data):
+                    raise ConnectionFault(frames.PROTOCOL_ERROR, "no HTTP/2 preface")
+                self._input = data
+                return True
+            self._greeted, at = True, len(frames.PREFACE)
+        while len(data) - at >= frames.HEAD_BYTES:
+            length, kind, flags, stream = frames.read_head(data, at)
+            if length > _FRAME_BYTES:
+                raise ConnectionFault(frames.FRAME_SIZE_ERROR, f"a frame of {length} bytes")
+            if self._block and (kind != frames.CONTINUATION or stream != self._block[0]):
+                raise ConnectionFault(frames.PROTOCOL_ERROR, "a header block was left unfinished")
+            start = at + frames.HEAD_BYTES
+            end = start + length
+            if end > len(data):
+                if kind == frames.DATA and end - len(data) >= _INTO_PLACE_BYTES:
+                    payload = memoryview(data)[start:]
+                    if self._begin_place(stream, flags, payload, end - len(data)):
+                        at = len(data)
+                break
+            if kind == frames.DATA:
+                self._data(stream, flags, memoryview(data)[start:end])
+            else:
+                self._frame(kind, flags, stream, data[start:end])
+            at = end
+        self._input = data[at:]
+        return True
+
+    def _frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        if kind == frames.HEADERS:
+            block = frames.unpadded(flags, payload)
+            self._headers(stream, flags, block)
+        elif kind == frames.CONTINUATION:
+            if self._block is None:
+                raise ConnectionFault(frames.PROTOCOL_ERROR, "CONTINUATION of nothing")
+            _, first_flags, block = self._block
+            self._headers(stream, first_flags | flags & frames.END_HEADERS, block + payload)
+        elif kind == frames.WINDOW_UPDATE:
+            self.sender.window_update(stream, payload)
+        elif kind == frames.PING:
+            if len(payload) != 8:
+                raise ConnectionFault(frames.FRAME_SIZE_ERROR, "PING of a wrong length")
+            if not flags & frames.ACK:
+                self.sender.control(frames.frame(frames.PING, frames.ACK, 0, payload))
+        elif kind == frames.SETTINGS:
+            if stream:
+                raise ConnectionFault(frames.PROTOCOL_ERROR, "SETTINGS on a stream")
+            if not flags & frames.ACK:
+                self.sender.settings(payload)
+        elif kind == frames.RST_STREAM:
+            if stream == 0 or stream > self.last_stream:
+                raise ConnectionFault(frames.PROTOCOL_ERROR, "RST_STREAM of an idle stream")
+            self._requests.pop(stream, None)
+            self.sender.drop(stream)
+        elif kind == frames.PUSH_PROMISE:
+            raise ConnectionFault(frames.PROTOCOL_ERROR, "PUSH_PROMISE from a client")
+        # GOAWAY asks for nothing: the client opens no more streams, and closes. Other kinds are
+        # to be ignored.
+
+    def _headers(self, stream: int, flags: int, block: bytes) -> None:
+        if len(block) > _HEADERS_LIMIT_BYTES:
+            raise ConnectionFault(frames.ENHANCE_YOUR_CALM, f"{len(block)} bytes of headers")
+        if not flags & frames.END_HEADERS:
+            self._block = (stream, flags, block)
+            return
+        self._block = None
+        head = self._reader.read(block)
+        if stream <= self.last_stream:
+            if stream not in self._requests or not flags & frames.END_STREAM:
+                raise ConnectionFault(frames.STREAM_CLOSED, f"HEADERS on stream {stream}")
+            self._ended(stream)  # trailers
+            return
+        if stream % 2 == 0:
+            raise ConnectionFault(frames.PROTOCOL_ERROR, f"a client's stream {stream}")
+        self.last_stream = stream
+        self.sender.open(stream)
+        if head.http_status != 200:
+            self.sender.refuse(stream, head.http_status)
+            return
+        self._requests[stream] = Request(head, self._message_limit_bytes)
+        if flags & frames.END_STREAM:
+            self._ended(stream)
+
+    def _data(self, stream: int, flags: int, payload: memoryview) -> None:
+        self._count(len(payload))
+        if stream == 0 or stream > self.last_stream:
+            raise ConnectionFault(frames.PROTOCOL_ERROR, f"DATA on idle stream {stream}")
+        if flags & frames.PADDED:
+            payload = memoryview(frames.unpadded(frames.PADDED, bytes(payload)))
+        request = self._requests.get(stream)
+        if request is None:  # answered before it was whole, or given up
+            return
+        if self._take(request, stream, payload) and flags & frames.END_STREAM:
+            self._ended(stream)
+
+    def _begin_place(self, stream: int, flags: int, payload: memoryview, missing: int) -> bool:
+        """Have the rest of a large frame received into its message, where that can be."""
+        request = self._requests.get(stream)
+        if request is None or flags & frames.PADDED:
+            return False
+        if request.body is None and len(payload) < PREFIX_BYTES:
+            return False
+        if not self._take(request, stream, payload):
+            return False
+        self._count(len(payload) + missing)
+        place = request.room(missing)
+        if place is None:
+            raise ConnectionFault(frames.PROTOCOL_ERROR, "more than one message in a request")
+        self._place = (request, stream, flags, place)
+        self._wake_at(missing)
+        return True
+
+    def _receive_into_place(
+        self, request: Request, stream: int, flags: int, place: memoryview
+    ) -> bool:
+        got = self.socket.recv_into(place)
+        if not got:
+            return False
+        request.filled += got
+        if got < len(place):
+            self._place = (request, stream, flags, place[got:])
+            self._wake_at(len(place) - got)
+            return True
+        self._place = None
+        self._wake_at(1)
+        if flags & frames.END_STREAM:
+            self._ended(stream)
+        return True
+
+    def _wake_at(self, missing: int) -> None:
+        """Sleep until so many bytes are there: waking for each segment costs more than they do."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, missing)
+
+    def _take(self, request: Request, stream: int, part: memoryview) -> bool:
+        try:
+            request.receive(part)
+            return True
+        except ServingError as error:
+            del self._requests[stream]
+            self.sender.fail(stream, error, unread=True)
+            return False
+
+    def _ended(self, stream: int) -> None:
+        request = self._requests.pop(stream)
+        try:
+            body = request.message()
+        except ServingError as error:
+            self.sender.fail(stream, error)
+            return
+        self._on_call(self, stream, request.head, body)
+
+    def _count(self, length: int) -> None:
+        self._unacknowledged += length
+        if self._unacknowledged >= _WINDOW_STEP_BYTES:
+            step = struct.pack(">I", self._unacknowledged)
+            self._unacknowledged = 0
+            self.sender.control(frames.frame(frames.WINDOW_UPDATE, 0, 0, step))

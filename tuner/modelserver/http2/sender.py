@@ -1,0 +1,201 @@
+"""The sending half of a connection: answers within the client's flow-control windows.
+
+An answer that fits goes out in one system call from the thread that made it. What the client's
+windows or the socket's buffer do not take waits for the thread that reads.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import threading
+
+from tuner.modelserver.http2 import frames
+from tuner.modelserver.http2.frames import ConnectionFault
+from tuner.modelserver.http2.headers import http_refusal, response_head, trailers
+from tuner.modelserver.status import ServingError
+
+_HEAD_BLOCK = response_head()
+_DONE_BLOCK = trailers(0, "")
+_UNREAD_LIMIT_BYTES = 1 << 20
+"""Answers to control frames that a client may leave unread."""
+
+
+class _Answer:
+    """A stream that is open for sending."""
+
+    __slots__ = ("message", "sent", "window")
+
+    def __init__(self, window: int) -> None:
+        self.window = window
+        self.message = b""
+        self.sent = 0
+
+
+class Sender:
+    """May be called from any thread."""
+
+    def __init__(self, sock: socket.socket, epoll: select.epoll) -> None:
+        self._socket, self._epoll = sock, epoll
+        self._lock = threading.Lock()
+        self._answers: dict[int, _Answer] = {}
+        self._blocked: dict[int, _Answer] = {}
+        """Answers that wait for a window, oldest first."""
+        self._window = self._initial_window = frames.WINDOW_BYTES
+        self._frame_bytes = frames.FRAME_BYTES
+        self._output = bytearray()
+        self._closed = False
+
+    def open(self, stream: int) -> None:
+        """Expect an answer on ``stream``."""
+        with self._lock:
+            self._answers[stream] = _Answer(self._initial_window)
+
+    def drop(self, stream: int) -> None:
+        """The client wants no answer any more."""
+        with self._lock:
+            self._answers.pop(stream, None)
+            self._blocked.pop(stream, None)
+
+    def idle(self) -> bool:
+        """Whether nothing is owed to the client."""
+        with self._lock:
+            return not self._answers and not self._output
+
+    def answer(self, stream: int, message: bytes) -> None:
+        """End a call with its message and OK."""
+        length = len(message)
+        prefixed = b"\0" + struct.pack(">I", length) + message
+        size = len(prefixed)
+        with self._lock:
+            answer = self._answers.get(stream)
+            if answer is None:
+                return
+            head = frames.frame(frames.HEADERS, frames.END_HEADERS, stream, _HEAD_BLOCK)
+            if size <= min(self._window, answer.window, self._frame_bytes) and not self._blocked:
+                self._window -= size
+                del self._answers[stream]
+                self._write(head + frames.frame(frames.DATA, 0, stream, prefixed) + _done(stream))
+                return
+            answer.message = prefixed
+            self._blocked[stream] = answer
+            self._write(head)
+            self._pump()
+
+    def fail(self, stream: int, error: ServingError, unread: bool = False) -> None:
+        """End a call with an error; ``unread``: the rest of the request is not wanted."""
+        block = _HEAD_BLOCK + trailers(int(error.code), error.message)
+        self._end(stream, block, unread)
+
+    def refuse(self, stream: int, http_status: int) -> None:
+        """Answer what is no gRPC request."""
+        self._end(stream, http_refusal(http_status), unread=True)
+
+    def control(self, data: bytes) -> None:
+        """Send frames that are no answer to a call.
+
+        Raises:
+            ConnectionFault: the client asks for such frames without reading them.
+        """
+        with self._lock:
+            if len(self._output) > _UNREAD_LIMIT_BYTES and not self._blocked:
+                raise ConnectionFault(frames.ENHANCE_YOUR_CALM, "answers are left unread")
+            self._write(data)
+
+    def settings(self, payload: bytes) -> None:
+        """Take the client's SETTINGS and acknowledge them."""
+        with self._lock:
+            for key, value in frames.read_settings(payload):
+                if key == frames.INITIAL_WINDOW_SIZE:
+                    if value > frames.LARGEST_WINDOW:
+                        raise ConnectionFault(frames.FLOW_CONTROL_ERROR, f"a window of {value}")
+                    for answer in self._answers.values():
+                        answer.window += value - self._initial_window
+                    self._initial_window = value
+                elif key == frames.MAX_FRAME_SIZE:
+                    if not frames.FRAME_BYTES <= value <= frames.LARGEST_FRAME:
+                        raise ConnectionFault(frames.PROTOCOL_ERROR, f"frames of {value} bytes")
+                    self._frame_bytes = value
+        self.control(frames.frame(frames.SETTINGS, frames.ACK, 0))
+        with self._lock:
+            self._pump()
+
+    def window_update(self, stream: int, payload: bytes) -> None:
+        """The client takes more bytes: on ``stream``, or in all where that is 0."""
+        if len(payload) != 4:
+            raise ConnectionFault(frames.FRAME_SIZE_ERROR, "WINDOW_UPDATE of a wrong length")
+        step = int.from_bytes(payload, "big") & frames.LARGEST_WINDOW
+        if not step:
+            raise ConnectionFault(frames.PROTOCOL_ERROR, "WINDOW_UPDATE by nothing")
+        with self._lock:
+            if stream == 0:
+                self._window += step
+            elif stream in self._answers:
+                self._answers[stream].window += step
+            if self._window > frames.LARGEST_WINDOW:
+                raise ConnectionFault(frames.FLOW_CONTROL_ERROR, "the window overflows")
+            self._pump()
+
+    def flush(self) -> None:
+        """The socket takes bytes again."""
+        with self._lock:
+            waiting, self._output = self._output, bytearray()
+            self._write(waiting)
+            if not self._output and not self._closed:
+                self._epoll.modify(self._socket, select.EPOLLIN)
+
+    def close(self) -> None:
+        """Send nothing any more."""
+        with self._lock:
+            self._closed = True
+            self._answers.clear()
+            self._blocked.clear()
+            self._output.clear()
+
+    def _end(self, stream: int, block: bytes, unread: bool) -> None:
+        with self._lock:
+            if self._answers.pop(stream, None) is None:
+                return
+            flags = frames.END_HEADERS | frames.END_STREAM
+            out = frames.frame(frames.HEADERS, flags, stream, block)
+            if unread:
+                out += frames.frame(frames.RST_STREAM, 0, stream, struct.pack(">I", 0))
+            self._write(out)
+
+    def _pump(self) -> None:
+        """Send what the windows allow of the answers that wait."""
+        for stream, answer in list(self._blocked.items()):
+            while (left := len(answer.message) - answer.sent) > 0:
+                size = min(left, self._window, answer.window, self._frame_bytes)
+                if size <= 0:
+                    break
+                part = answer.message[answer.sent : answer.sent + size]
+                answer.sent += size
+                answer.window -= size
+                self._window -= size
+                self._write(frames.frame(frames.DATA, 0, stream, part))
+            if not left:
+                del self._blocked[stream], self._answers[stream]
+                self._write(_done(stream))
+
+    def _write(self, data: bytes | bytearray) -> None:
+        if self._closed:
+            return
+        if self._output:
+            self._output += data
+            return
+        try:
+            sent = self._socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # the client is gone: the thread that reads will find out
+            return
+        if sent < len(data):
+            self._output += memoryview(data)[sent:]
+            self._epoll.modify(self._socket, select.EPOLLIN | select.EPOLLOUT)
+
+
+def _done(stream: int) -> bytes:
+    flags = frames.END_HEADERS | frames.END_STREAM
+    return frames.frame(frames.HEADERS, flags, stream, _DONE_BLOCK)

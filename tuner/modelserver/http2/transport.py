@@ -1,0 +1,211 @@
+"""A gRPC server of unary calls: one thread for all connections, one for each call in flight.
+
+A call through grpcio's Python server costs 0.15 ms of CPU beside the call's own work, and through
+this one about half; for a small model that is most of what serving costs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import socket
+import stat
+import struct
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from tuner.modelserver.http2 import frames
+from tuner.modelserver.http2.connection import Connection
+from tuner.modelserver.http2.frames import ConnectionFault
+from tuner.modelserver.http2.headers import RequestHead
+from tuner.modelserver.http2.request import Body
+from tuner.modelserver.http2.workers import Workers
+from tuner.modelserver.status import Code, ServingError, as_serving_error
+
+Method = Callable[[Body], bytes]
+"""Serialised request to serialised response; raises what ``as_serving_error`` understands."""
+
+_LOG = logging.getLogger(__name__)
+_BACKLOG = 1024
+_STOP_POLL_S = 0.02
+
+
+class Http2Server:
+    """Not listening yet.
+
+    Args:
+        methods: by full path, e.g. ``/tensorflow.serving.PredictionService/Predict``.
+        max_threads: requests in flight; one beyond is refused with RESOURCE_EXHAUSTED, since each
+            holds a thread while it waits in a batch, as in TensorFlow Serving.
+        message_limit_bytes: of a request; negative: none.
+        max_streams: open at once on a connection; ``None``: any number.
+    """
+
+    def __init__(
+        self,
+        methods: Mapping[str, Method],
+        *,
+        max_threads: int,
+        message_limit_bytes: int = -1,
+        max_streams: int | None = None,
+    ) -> None:
+        self._methods, self._workers = methods, Workers(max_threads)
+        self._message_limit_bytes, self._max_streams = message_limit_bytes, max_streams
+        self._epoll = select.epoll()
+        self._listeners: dict[int, socket.socket] = {}
+        self._connections: dict[int, Connection] = {}
+        self._thread = threading.Thread(target=self._serve, name="grpc-transport", daemon=True)
+        self._stopping = threading.Event()
+
+    def listen(self, address: str) -> None:
+        """Bind ``host:port`` or ``unix:path``.
+
+        Raises:
+            OSError: the address is taken or cannot be had.
+        """
+        try:
+            listener = _bound(address)
+        except OSError as error:
+            raise OSError(f"cannot listen on {address}: {error.strerror or error}") from None
+        listener.setblocking(False)
+        listener.listen(_BACKLOG)
+        self._listeners[listener.fileno()] = listener
+
+    def start(self) -> None:
+        """Answer from now on."""
+        for descriptor in self._listeners:
+            self._epoll.register(descriptor, select.EPOLLIN)
+        self._thread.start()
+
+    def stop(self, grace_s: float) -> None:
+        """Take no new connections, let calls in flight end for ``grace_s``, then close."""
+        self._stopping.set()
+        for listener in self._listeners.values():
+            with contextlib.suppress(OSError, ValueError):
+                self._epoll.unregister(listener.fileno())
+            listener.close()
+        goaway = struct.pack(">II", frames.LARGEST_WINDOW, frames.NO_ERROR)
+        for connection in list(self._connections.values()):
+            with contextlib.suppress(ConnectionFault):
+                connection.sender.control(frames.frame(frames.GOAWAY, 0, 0, goaway))
+        deadline = time.monotonic() + grace_s
+        while time.monotonic() < deadline and not self._idle():
+            time.sleep(_STOP_POLL_S)
+        self._workers.stop()
+        for connection in list(self._connections.values()):
+            with contextlib.suppress(OSError):
+                connection.socket.shutdown(socket.SHUT_RDWR)
+
+    def _idle(self) -> bool:
+        connections = list(self._connections.values())
+        return self._workers.idle() and all(one.sender.idle() for one in connections)
+
+    def _serve(self) -> None:
+        while True:
+            for descriptor, event in self._epoll.poll():
+                connection = self._connections.get(descriptor)
+                if connection is None:
+                    self._accept(descriptor)
+                    continue
+                try:
+                    if event & select.EPOLLOUT:
+                        connection.sender.flush()
+                    if event & ~select.EPOLLOUT and not connection.receive():
+                        self._close(descriptor, connection)
+                except ConnectionFault as fault:
+                    self._say_goodbye(connection, fault)
+                    self._close(descriptor, connection)
+                except (BlockingIOError, InterruptedError):
+                    pass
+                except OSError:
+                    self._close(descriptor, connection)
+                except Exception:  # noqa: BLE001 - one client's bytes must never end the others' service
+                    _LOG.exception("A gRPC connection failed")
+                    self._close(descriptor, connection)
+
+    def _accept(self, descriptor: int) -> None:
+        try:
+            client, _ = self._listeners[descriptor].accept()
+        except OSError:  # the client is gone again, the server stops, or descriptors ran out
+            return
+        client.setblocking(False)
+        if client.family != socket.AF_UNIX:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._epoll.register(client, select.EPOLLIN)
+        self._connections[client.fileno()] = Connection(
+            client,
+            self._epoll,
+            message_limit_bytes=self._message_limit_bytes,
+            max_streams=self._max_streams,
+            on_call=self._call,
+        )
+
+    def _close(self, descriptor: int, connection: Connection) -> None:
+        del self._connections[descriptor]
+        connection.sender.close()
+        self._epoll.unregister(descriptor)
+        connection.socket.close()
+
+    def _say_goodbye(self, connection: Connection, fault: ConnectionFault) -> None:
+        payload = struct.pack(">II", connection.last_stream, fault.code) + str(fault).encode()
+        with contextlib.suppress(ConnectionFault):
+            connection.sender.control(frames.frame(frames.GOAWAY, 0, 0, payload))
+
+    def _call(self, connection: Connection, stream: int, head: RequestHead, body: Body) -> None:
+        method = self._methods.get(head.path)
+        if method is None:
+            error = ServingError(Code.UNIMPLEMENTED, "Method not found!")
+        elif self._workers.submit(
+            self._answer, connection, stream, method, body, _deadline(head.timeout_s)
+        ):
+            return
+        else:
+            error = ServingError(Code.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!")
+        connection.sender.fail(stream, error)
+
+    def _answer(
+        self,
+        connection: Connection,
+        stream: int,
+        method: Method,
+        body: Body,
+        deadline: float | None,
+    ) -> None:
+        failure = None
+        try:
+            answer = method(body)
+        except Exception as error:  # noqa: BLE001 - every failure is answered with its status
+            failure = as_serving_error(error)
+        if deadline is not None and time.monotonic() > deadline:
+            failure = ServingError(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        self._workers.done()
+        if failure is None:
+            connection.sender.answer(stream, answer)
+        else:
+            connection.sender.fail(stream, failure)
+
+
+def _deadline(timeout_s: float | None) -> float | None:
+    return None if timeout_s is None else time.monotonic() + timeout_s
+
+
+def _bound(address: str) -> socket.socket:
+    if address.startswith("unix:"):
+        path = address.removeprefix("unix:")
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISSOCK(os.stat(path).st_mode):  # left behind by a server that was killed
+                os.unlink(path)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(path)
+        return listener
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    listener = socket.socket(family)
+    # Connections of a server before may still be ending; one that listens is an error all the same.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, int(port)))
+    return listener
