@@ -15,7 +15,7 @@ from tuner import propose, study
 from tuner.measurement import configuration_key
 from tuner.space import Space
 from tuner.space_file import parse
-from tuner.store import Heartbeat, Store, heartbeat, patience
+from tuner.store import Heartbeat, Store, heartbeat, patience, urls
 from tuner.store.owner import this_process
 
 CHOSEN = {"batching": True, "size": 4, "threads": 2}
@@ -202,12 +202,11 @@ def test_a_trial_written_twice_by_the_storage_itself_counts_once(
 def test_a_database_that_another_program_locks_is_waited_for(
     space: Space, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(urls, "LOCK_TIMEOUT_S", 0.05)
     kept = Store.create(url, "small", space, {})
     holder = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     monkeypatch.setattr(patience.time, "sleep", lambda s: holder.in_transaction and holder.rollback())
-    with kept._study._storage._backend.engine.connect() as connection:
-        connection.exec_driver_sql("PRAGMA busy_timeout = 50")
     assert kept.start(CHOSEN, space, {}, {}) == 0
 
 
@@ -227,3 +226,19 @@ def test_hearts_beat_while_a_trial_runs(space: Space, url: str) -> None:
             if kept.records()[0].attributes["beat"] >= 2:
                 return
     raise AssertionError("no beat")
+
+
+def test_a_database_that_is_being_made_by_another_worker_is_opened_again(
+    space: Space, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, left = patience.open_database, [2]
+
+    def meeting(*args: Any) -> Any:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise sqlalchemy.exc.IntegrityError("", {}, Exception("duplicate key value violates"))
+        return plain(*args)
+
+    monkeypatch.setattr(patience, "open_database", meeting)
+    monkeypatch.setattr(urls.time, "sleep", lambda s: None)
+    assert Store.create(url, "small", space, {}).name == "small" and left[0] < 0

@@ -9,6 +9,7 @@ without the database makes nobody look dead.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -63,7 +64,6 @@ class Heartbeat:
     def _run(self) -> None:
         while not self._over.wait(self._beat_s):
             for store in self._stores:
-                try:
+                # One that fails is no reason to end: the next may work, and the trial goes on.
+                with contextlib.suppress(Exception):
                     store.beat()
-                except Exception:  # noqa: BLE001 - the next beat may work; the trial goes on
-                    continue

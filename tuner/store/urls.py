@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import random
 import re
+import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +27,9 @@ STUDIES = Path("studies")
 ENVIRONMENT = "TUNER_STORAGE"
 """A storage URL may be given by this variable: a command line can be read by everybody."""
 DEFAULT_PROXY_PORT = 13000
+LOCK_TIMEOUT_S = 30.0
+"""SQLite itself waits so long for another program's lock; then ``patience`` tries again."""
+_OPENINGS = 5
 _PROXY_PATIENCE_S = 10.0
 
 
@@ -104,12 +109,12 @@ def connect(url: str, *, create: bool = False) -> optuna.storages.BaseStorage:
         return _connect_proxy(parsed)
     engine_kwargs: dict[str, Any] = {}
     if parsed.get_backend_name() == "sqlite":
-        engine_kwargs = {"connect_args": {"timeout": 30}}
+        engine_kwargs = {"connect_args": {"timeout": LOCK_TIMEOUT_S}}
         _prepare_sqlite(parsed.database, create)
     else:
         engine_kwargs = {"pool_pre_ping": True}
     try:
-        storage = patience.open_database(_with_driver(parsed), engine_kwargs)
+        storage = _open(_with_driver(parsed), engine_kwargs)
     except (sqlalchemy.exc.NoSuchModuleError, ImportError) as error:
         raise StudyError(
             f"storage {redact(url)}: its driver is not installed ({_first_line(error)}); "
@@ -122,6 +127,20 @@ def connect(url: str, *, create: bool = False) -> optuna.storages.BaseStorage:
         with storage.engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
     return storage
+
+
+def _open(url: str, engine_kwargs: dict[str, Any]) -> optuna.storages.RDBStorage:
+    """Open a database; several that make its tables at the same moment get in each other's way."""
+    for left in reversed(range(_OPENINGS)):
+        try:
+            return patience.open_database(url, engine_kwargs)
+        except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError,
+                sqlalchemy.exc.OperationalError, optuna.exceptions.StorageInternalError) as error:
+            text = _first_line(error)
+            if not left or not ("already exists" in text or "duplicate key" in text):
+                raise
+            time.sleep(random.uniform(0.1, 0.5))
+    raise AssertionError("the last opening returns or raises")
 
 
 DRIVERS = {"postgresql": ("psycopg2", "psycopg"), "mysql": ("MySQLdb", "pymysql")}
