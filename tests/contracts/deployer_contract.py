@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from tuner.deploy import make, proc, programs
+from tuner.deploy import docker, local, make, proc, programs
 from tuner.deploy.base import Deployer, Deployment, DeploymentRequest, ModelToServe
-from tuner.deploy.readiness import is_free
+from tuner.deploy.readiness import free_port, is_free
 from tuner.errors import TrialFailure
 
 QUOTA, MEMORY_MB = 0.9, 3000
@@ -170,6 +171,22 @@ class DeployerContract:
         study.stdout.close()
         assert wait_for(lambda: not any(proc.runs(pid) for pid in pids), 10.0)
         assert wait_for(lambda: not folder.exists(), 10.0), f"{folder} was left behind"
+
+
+def check_other_ports_are_tried(
+    deployer: Deployer, model: ModelToServe, workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody takes the port between its choice and the server's start; the next one is tried."""
+    with socket.socket() as taker:
+        taker.bind(("127.0.0.1", 0))
+        taker.listen()
+        taken = taker.getsockname()[1]
+        chosen = iter([taken])
+        for module in (docker, local):
+            monkeypatch.setattr(module, "free_port", lambda: next(chosen, None) or free_port())
+        with deployer.deploy(DeploymentRequest(model, {}, workdir)) as deployment:
+            assert next(chosen, None) is None
+            assert not deployment.grpc_address.endswith(f":{taken}")
 
 
 def wait_for(condition: Callable[[], Any], seconds: float) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.deploy import engine
 from tests.deploy.live import Deploy
 from tuner.deploy import programs
 from tuner.deploy.base import DeploymentRequest, ModelToServe
@@ -54,3 +55,12 @@ def deploy(
         return embedded.deploy(DeploymentRequest(model, knobs, tmp_path_factory.mktemp("server")))
 
     return deploying
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> Iterator[engine.Engine]:
+    try:
+        with engine.running() as found:
+            yield found
+    except engine.NoEngine as reason:
+        pytest.skip(f"no Docker engine: {reason}")

@@ -1,14 +1,17 @@
-"""A Docker engine of the tests' own, and an image made without a registry.
+"""A Docker engine of the tests' own, and images made without a registry.
 
 Uses the engine that ``DOCKER_HOST`` names, else starts Debian's ``dockerd`` as root with a
-data root, exec root, process file and socket in a temporary folder. The image is an empty root;
-the interpreter, its packages and tuner are mounted into it read-only, which is why it works
-without any network.
+data root, exec root, process file and socket in a temporary folder. The images are empty roots;
+the interpreter, its packages and tuner are mounted into them read-only, which is why it works
+without any network. There are three: the embedded server, and the fake, which starts in tenths of
+a second, for the host's network (127.0.0.1) and for a network of its own, on a bridge device that
+the tests make.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -25,26 +28,31 @@ from tuner.deploy import docker as docker_deployer
 from tuner.deploy import programs
 from tuner.errors import UnavailableError
 
-IMAGE = "tuner-test-serving"
+SERVING, FAKE, BRIDGED = "tuner-test-serving", "tuner-test-fake", "tuner-test-fake-bridged"
+_PROGRAMS = {
+    SERVING: ["tuner.modelserver"],
+    FAKE: ["tuner.deploy.answer_at_once"],
+    BRIDGED: ["tuner.deploy.answer_at_once", "--fake_bind_address=0.0.0.0"],
+}
 _SYSTEM = ("/bin", "/lib", "/lib64", "/sbin", "/usr", "/etc")
 """What an interpreter needs of the system around it."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A running engine with the test image."""
+    """A running engine with the test images."""
 
     url: str
-    image: str
     binds: dict[str, str]
+    no_bridge: str | None = None
+    """Why containers can't have a network of their own, ``None`` when they can."""
 
-    @property
-    def options(self) -> dict[str, object]:
-        """Options of the docker deployer."""
+    def options(self, image: str) -> dict[str, object]:
+        """Options of the docker deployer for one of the images."""
         return {
-            "image": self.image,
+            "image": image,
             "engine_url": self.url,
-            "network": "host",
+            "network": "bridge" if image == BRIDGED else "host",
             "binds": self.binds,
             "environment": programs.environment(),
         }
@@ -56,7 +64,7 @@ class NoEngine(Exception):
 
 @contextmanager
 def running() -> Iterator[Engine]:
-    """An engine with the test image; what the tests made is removed at the end.
+    """An engine with the test images; what the tests made is removed at the end.
 
     Raises:
         NoEngine: none runs and none can be started.
@@ -73,12 +81,34 @@ def running() -> Iterator[Engine]:
     # Under /var/tmp: the data root needs a disk, and the socket's path has to be short.
     with tempfile.TemporaryDirectory(prefix="tuner-dockerd-", dir="/var/tmp") as text:
         folder = Path(text)
-        with _daemon(daemon, folder) as url:
-            yield _prepared(url)
+        with _bridge() as (bridge, no_bridge), _daemon(daemon, folder, bridge) as url:
+            yield _prepared(url, no_bridge)
 
 
 @contextmanager
-def _daemon(program: str, folder: Path) -> Iterator[str]:
+def _bridge() -> Iterator[tuple[str, str | None]]:
+    """A bridge device for the engine, removed at the end: (``none``, why not) where there is none."""
+    name = f"tuner{os.getpid()}"[:15]
+    private = f"10.{os.getpid() // 250 % 250 + 1}.{os.getpid() % 250 + 1}.1/24"
+    made = []
+    try:
+        for command in (["link", "add", "name", name, "type", "bridge"],
+                        ["addr", "add", private, "dev", name], ["link", "set", name, "up"]):
+            subprocess.run(["ip", *command], check=True, capture_output=True, text=True)
+            made.append(command)
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = getattr(error, "stderr", None) or str(error)
+    else:
+        reason = None
+    try:
+        yield (name, None) if reason is None else ("none", f"no bridge device: {reason.strip()}")
+    finally:
+        if made:
+            subprocess.run(["ip", "link", "del", name], check=False)
+
+
+@contextmanager
+def _daemon(program: str, folder: Path, bridge: str) -> Iterator[str]:
     socket = folder / "docker.sock"
     url = f"unix://{socket}"
     with (folder / "dockerd.log").open("wb") as log:
@@ -86,7 +116,8 @@ def _daemon(program: str, folder: Path) -> Iterator[str]:
             [
                 program, f"--host={url}", f"--data-root={folder / 'data'}",
                 f"--exec-root={folder / 'exec'}", f"--pidfile={folder / 'dockerd.pid'}",
-                "--storage-driver=vfs", "--bridge=none", "--iptables=false", "--ip6tables=false",
+                "--storage-driver=vfs", f"--bridge={bridge}", "--iptables=false",
+                "--ip6tables=false", "--ip-forward=false", "--ip-masq=false",
             ],
             stdout=log, stderr=log, start_new_session=True,
         )
@@ -116,23 +147,25 @@ def _daemon(program: str, folder: Path) -> Iterator[str]:
                 subprocess.run(["umount", "--lazy", mount], check=False)
 
 
-def _prepared(url: str) -> Engine:
+def _prepared(url: str, no_bridge: str | None = None) -> Engine:
     client = docker_deployer.engine(url)
     try:
-        client.api.import_image_from_data(
-            _empty_root(), repository=IMAGE, tag="latest",
-            changes=[
-                (f'ENTRYPOINT ["{sys.executable}", "-m", "tuner.modelserver", "--port=8500", '
-                '"--rest_api_port=8501", "--model_name=model", "--model_base_path=/models/model"]')
-            ],
-        )
+        for image, program in _PROGRAMS.items():
+            entry_point = [
+                sys.executable, "-m", *program, "--port=8500", "--rest_api_port=8501",
+                "--model_name=model", "--model_base_path=/models/model",
+            ]
+            client.api.import_image_from_data(
+                _empty_root(), repository=image, tag="latest",
+                changes=[f"ENTRYPOINT {json.dumps(entry_point)}"],
+            )
     finally:
         client.close()
     binds = {folder: folder for folder in _SYSTEM if Path(folder).is_dir()}
     for folder in {str(programs.ROOT), sys.prefix, sys.base_prefix}:
         if not folder.startswith("/usr"):
             binds[folder] = folder
-    return Engine(url, IMAGE, binds)
+    return Engine(url, binds, no_bridge)
 
 
 def _empty_root() -> bytes:

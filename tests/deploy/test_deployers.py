@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.contracts.deployer_contract import DeployerContract
+from tests.contracts.deployer_contract import DeployerContract, check_other_ports_are_tried
 from tests.deploy.asking import predict_doubled, predict_raw
 from tuner.deploy.base import Deployer, ModelToServe
 
@@ -26,6 +26,11 @@ class TestFake(DeployerContract):
     @pytest.fixture(scope="class")
     def predict(self) -> Callable[[str, str], object]:
         return lambda address, name: predict_raw(address, name, [1.0])
+
+    def test_a_port_that_is_taken_meanwhile_is_chosen_anew(
+        self, deployer, model, tmp_path, monkeypatch
+    ) -> None:
+        check_other_ports_are_tried(deployer, model, tmp_path, monkeypatch)
 
     @pytest.mark.skip(reason="the fake serves no model, so none is unreadable")
     def test_an_unreadable_model_fails_with_a_reason(self) -> None: ...

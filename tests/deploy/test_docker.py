@@ -1,32 +1,38 @@
-"""The contract of deployers, kept by containers with CPU and memory limits."""
+"""The contract of deployers, kept by containers; a study of several trials in them."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import psutil
 import pytest
 
-from tests.contracts.deployer_contract import DeployerContract
+from objectives import serving
+from tests.contracts.deployer_contract import DeployerContract, check_other_ports_are_tried
 from tests.deploy import engine
-from tests.deploy.asking import predict_doubled
+from tests.deploy.asking import predict_raw
+from tuner import load, propose, space_file, store, study, trial
 from tuner.deploy import make
-from tuner.deploy.base import ModelToServe
+from tuner.deploy.base import Deployer, DeploymentRequest, ModelToServe
 from tuner.deploy.docker import OWNER
 from tuner.errors import UnavailableError, UsageError
+from tuner.measurement import StageResult
 
 
 @pytest.fixture(scope="module")
-def docker_engine() -> Iterator[engine.Engine]:
-    try:
-        with engine.running() as found:
-            yield found
-    except engine.NoEngine as reason:
-        pytest.skip(f"no Docker engine: {reason}")
+def serving_deployer(docker_engine: engine.Engine) -> Iterator[Deployer]:
+    with make("docker", **docker_engine.options(engine.SERVING)) as deployer:
+        yield deployer
 
 
 class TestDocker(DeployerContract):
-    too_small_mb = 64
+    """Most of it by the fake server, which starts at once: limits and life are the engine's."""
+
+    too_small_mb = 12
 
     @pytest.fixture(scope="class")
     def name(self) -> str:
@@ -34,15 +40,18 @@ class TestDocker(DeployerContract):
 
     @pytest.fixture(scope="class")
     def options(self, docker_engine: engine.Engine) -> dict[str, Any]:
-        return docker_engine.options
+        return docker_engine.options(engine.FAKE)
 
     @pytest.fixture(scope="class")
-    def model(self, doubling: ModelToServe) -> ModelToServe:
-        return doubling
+    def model(self, tmp_path_factory: pytest.TempPathFactory) -> ModelToServe:
+        return ModelToServe("any", tmp_path_factory.mktemp("any"))
 
     @pytest.fixture(scope="class")
     def predict(self) -> Callable[[str, str], object]:
-        return predict_doubled
+        return lambda address, name: predict_raw(address, name, [1.0])
+
+    def test_an_unreadable_model_fails_with_a_reason(self, serving_deployer, tmp_path) -> None:
+        super().test_an_unreadable_model_fails_with_a_reason(serving_deployer, tmp_path)
 
     def test_nothing_is_left_after_the_context(self, deployer, model, tmp_path) -> None:
         before = _containers(deployer)
@@ -61,6 +70,76 @@ class TestDocker(DeployerContract):
         with pytest.raises(UnavailableError, match="no/such-image"):
             make("docker", **{**options, "image": "no/such-image"})
 
+    def test_published_ports_answer_on_127_0_0_1_only(
+        self, docker_engine, model, predict, tmp_path
+    ) -> None:
+        if docker_engine.no_bridge is not None:
+            pytest.skip(docker_engine.no_bridge)
+        with (
+            make("docker", **docker_engine.options(engine.BRIDGED)) as deployer,
+            deployer.deploy(DeploymentRequest(model, {}, tmp_path)) as deployment,
+        ):
+            predict(deployment.grpc_address, "any")
+            assert deployment.describe()["network"] == "bridge"
+            addresses = deployment.grpc_address, deployment.rest_address
+            ports = {int(address.rpartition(":")[2]) for address in addresses}
+            assert {ip for ip, port in _listening() if port in ports} == {"127.0.0.1"}
+
+    @pytest.mark.parametrize("image", [engine.FAKE, engine.BRIDGED])
+    def test_a_port_that_is_taken_meanwhile_is_chosen_anew(
+        self, docker_engine, model, tmp_path, monkeypatch, image
+    ) -> None:
+        if image == engine.BRIDGED and docker_engine.no_bridge is not None:
+            pytest.skip(docker_engine.no_bridge)
+        with make("docker", **docker_engine.options(image)) as deployer:
+            check_other_ports_are_tried(deployer, model, tmp_path, monkeypatch)
+
+
+SPACE = """
+name: contained
+model: {model}
+requests: {requests}
+deployer: docker
+load: 20
+min_duration_s: 1
+max_duration_s: 1
+parameters:
+  cpu_quota: [1.5, 1.8]
+  memory_limit_mb: [2000, 2500]
+fixed: {{tensorflow_intra_op_parallelism: 1}}
+"""
+
+
+def test_a_study_runs_each_trial_in_a_container_under_its_limits(
+    docker_engine: engine.Engine, doubling: ModelToServe, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A short warm-up, and no second stage where the machine is busy: no number here matters.
+    def run_stage(plan: load.StagePlan, observer: load.StageObserver) -> StageResult:
+        return load.run_stage(dataclasses.replace(plan, max_warmup_s=0.5), observer)
+
+    monkeypatch.setattr(trial, "run_stage", run_stage)
+    monkeypatch.setattr(trial, "disturbance", lambda details: None)
+    np.savez(tmp_path / "rows.npz", x=np.ones((8, 1), np.float32))
+    text = SPACE.format(model=doubling.base_path, requests=tmp_path / "rows.npz")
+    space = space_file.parse(text, file="contained.yaml")
+    options = serving.Options(
+        tmp_path / "artifacts", deployer=docker_engine.options(engine.SERVING)
+    )
+    kept = store.Store.create(f"sqlite:///{tmp_path}/contained.db", "contained", space, {})
+    with serving.open(space, options, lambda note: None) as evaluator:
+        arm = study.Arm({}, kept, propose.make("random", space, seed=0))
+        study.run(space, [arm], evaluator, n_trials=3)
+    records = kept.records()
+    assert len(records) == 3
+    # Beside other work the load generator may refuse its own stage; the container ran all the same.
+    assert {r.reason for r in records} <= {None, "client_limited", "overloaded"}
+    for record in records:
+        limits = record.measurement["deployment"]["limits"]
+        assert limits["cpu_quota"] == record.configuration["cpu_quota"] * 100_000
+        assert limits["mem_limit"] == record.configuration["memory_limit_mb"] << 20
+        assert record.measurement["deployment"]["network"] == "host"
+
 
 def test_an_engine_that_is_not_there_is_named() -> None:
     with pytest.raises(UnavailableError, match="unix:///nowhere.sock"):
@@ -74,3 +153,8 @@ def test_an_option_that_docker_does_not_have_is_refused() -> None:
 
 def _containers(deployer: Any) -> set[str]:
     return {c.id for c in deployer.client.containers.list(all=True, filters={"label": OWNER})}
+
+
+def _listening() -> set[tuple[str, int]]:
+    found = psutil.net_connections("tcp")
+    return {(c.laddr.ip, c.laddr.port) for c in found if c.status == psutil.CONN_LISTEN}

@@ -13,7 +13,7 @@ from tests.study.conftest import measured
 from tuner import trial
 from tuner.deploy import make
 from tuner.deploy.base import Deployer, DeploymentRequest, ModelToServe
-from tuner.deploy.docker import container_limits
+from tuner.deploy.containers import container_limits
 from tuner.load import StagePlan
 from tuner.measurement import Measurement, Outcome, StageResult
 from tuner.meter import FakeMeter

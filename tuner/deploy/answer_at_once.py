@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import threading
 import time
@@ -56,12 +57,17 @@ async def serve(flags: dict[str, str], answers: Answers) -> None:
         server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(f"tensorflow.serving.{service}", handlers),)
         )
-    server.add_insecure_port(f"127.0.0.1:{flags['port']}")
+    server.add_insecure_port(f"{address(flags)}:{flags['port']}")
     await server.start()
     await server.wait_for_termination()
 
 
-def serve_rest(port: int, answers: Answers) -> None:
+def address(flags: dict[str, str]) -> str:
+    """Where it listens; a container with a network of its own has to be reached from outside."""
+    return flags.get("fake_bind_address", "127.0.0.1")
+
+
+def serve_rest(flags: dict[str, str], answers: Answers) -> None:
     """Answer REST requests in a thread of its own."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -81,19 +87,21 @@ def serve_rest(port: int, answers: Answers) -> None:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    server = ThreadingHTTPServer((address(flags), int(flags["rest_api_port"])), Handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
 def main(arguments: list[str]) -> None:
     flags = dict(argument.lstrip("-").split("=", 1) for argument in arguments if "=" in argument)
+    # The first process of a container hears only signals that it handles.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     if flags.get("fake_refuse"):
         sys.exit(flags["fake_refuse"])
     time.sleep(float(flags.get("fake_start_delay_s", 0)))
     answers = Answers(flags)
     if int(flags.get("rest_api_port", 0)):
-        serve_rest(int(flags["rest_api_port"]), answers)
+        serve_rest(flags, answers)
     asyncio.run(serve(flags, answers))
 
 

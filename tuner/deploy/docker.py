@@ -11,102 +11,28 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tuner.deploy import proc
 from tuner.deploy.base import Deployer, Deployment, DeploymentRequest
+from tuner.deploy.containers import (
+    LIMITS,
+    DockerDeployment,
+    container_limits,
+    engine,
+    remove,
+    start,
+)
 from tuner.deploy.files import ServerFiles, server_files
-from tuner.deploy.local import LOG, ending, starting_failure, tail
+from tuner.deploy.local import LOG, PortTaken, on_free_ports, starting_failure
 from tuner.deploy.readiness import free_port, is_free, wait_ready
-from tuner.deploy.resources import MIB, frequency, pinned_cpus, server_cpus
+from tuner.deploy.resources import frequency, server_cpus
 from tuner.deploy.watchdog import Watchdog
 from tuner.errors import TrialFailure, UnavailableError, UsageError
-from tuner.measurement import Configuration
 
 IMAGE = "tensorflow/serving"
 OWNER = "tuner.owner"
 """Label of our containers: ``<pid>-<start time>`` of the study."""
-_PORT_ATTEMPTS = 4
-_PATIENCE_S = 2
-"""Short, since a first process without a handler, such as a shell, never hears SIGTERM."""
-
-
-def engine(url: str | None = None) -> Any:
-    """A client of the Docker engine.
-
-    Raises:
-        UnavailableError: no SDK, no engine, or no right to talk to it.
-    """
-    try:
-        import docker
-        import docker.errors
-    except ImportError:
-        raise UnavailableError(
-            "the Docker SDK is not installed: pip install 'tuner[docker]'"
-        ) from None
-    try:
-        client = docker.DockerClient(base_url=url) if url else docker.from_env()
-        client.ping()
-    except Exception as error:  # noqa: BLE001 - the SDK passes on its transports' own errors
-        place = url or os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
-        text = " ".join(str(error).split())[:160]
-        raise UnavailableError(f"no Docker engine answers at {place} ({text})") from None
-    return client
-
-
-@dataclass
-class DockerDeployment(Deployment):
-    """A running container."""
-
-    grpc_address: str
-    rest_address: str | None
-    model_names: tuple[str, ...]
-    container: Any
-    log_file: Path
-    memory_limit_mb: int | None
-    details: dict[str, Any]
-    pid: int = 0
-    started: int | None = None
-
-    def look(self) -> None:
-        """Learn the process id of the container's first process, as this machine counts."""
-        if not self.pid:
-            self.container.reload()
-            self.pid = int(self.container.attrs["State"].get("Pid") or 0)
-            self.started = proc.start_time(self.pid) if self.pid else None
-
-    def pids(self) -> tuple[int, ...]:
-        return proc.tree(self.pid)
-
-    def failure(self) -> tuple[str, str] | None:
-        if self.pid and proc.runs(self.pid, self.started):
-            return None  # Asked often, so the engine is spared while the process is seen to live.
-        self.container.reload()
-        state = self.container.attrs["State"]
-        if state["Status"] in ("created", "running", "restarting", "paused"):
-            return None
-        code = int(state["ExitCode"])
-        if self.memory_limit_mb is not None and (state.get("OOMKilled") or code == 137):
-            return "out_of_memory", (
-                f"the container outgrew its limit of {self.memory_limit_mb} MiB "
-                f"and was ended by the kernel"
-            )
-        # 128 + n tells of signal n; 255 is an exit code of -1.
-        told = ending(128 - code if 128 < code <= 192 else code)
-        return "crash", f"the container ended by itself: {told}"
-
-    def describe(self) -> Mapping[str, Any]:
-        return self.details
-
-    def log_tail(self, lines: int = 40) -> str:
-        self.save_log()
-        return tail(self.log_file, lines)
-
-    def save_log(self) -> None:
-        with suppress(Exception):  # A container that is gone has no log any more.
-            self.log_file.write_bytes(self.container.logs(stdout=True, stderr=True))
 
 
 class DockerDeployer(Deployer):
@@ -153,18 +79,9 @@ class DockerDeployer(Deployer):
         with ExitStack() as stack:
             clock = stack.enter_context(frequency(request.configuration, self.watchdog))
             deadline = time.monotonic() + request.start_timeout_s
-            for attempt in range(1, _PORT_ATTEMPTS + 1):
-                trying = ExitStack()
-                with trying:
-                    try:
-                        deployment = self._attempt(request, clock, deadline, trying)
-                    except _PortTaken as taken:
-                        if attempt == _PORT_ATTEMPTS:
-                            raise taken.failure from None
-                        continue
-                    stack.push(trying.pop_all())
-                break
-            yield deployment
+            yield on_free_ports(
+                lambda trying: self._attempt(request, clock, deadline, trying), stack
+            )
 
     def reap(self) -> list[str]:
         """Remove the containers of studies that were killed; returns their names."""
@@ -183,12 +100,13 @@ class DockerDeployer(Deployer):
 
     def _need_image(self) -> None:
         import docker.errors
+        import docker.utils
 
         try:
             self.client.images.get(self.image)
         except docker.errors.ImageNotFound:
             try:
-                repository, _, tag = self.image.partition(":")
+                repository, tag = docker.utils.parse_repository_tag(self.image)
                 self.client.images.pull(repository, tag=tag or "latest")
             except docker.errors.APIError as error:
                 raise UnavailableError(
@@ -229,9 +147,13 @@ class DockerDeployer(Deployer):
             memory_limit_mb=request.configuration.get("memory_limit_mb"),  # type: ignore[arg-type]
             details={},
         )
-        stack.callback(_remove, deployment)
+        stack.callback(remove, deployment)
         try:
-            _start(container)
+            start(container)
+        except TrialFailure as failure:
+            taken = not (is_free(grpc_port) and is_free(rest_port))
+            raise (PortTaken(failure) if taken else failure) from None
+        try:
             deployment.look()
             wait_ready(
                 deployment.grpc_address,
@@ -244,7 +166,7 @@ class DockerDeployer(Deployer):
             told = TrialFailure(failure.reason, failure.message, deployment.log_tail())
             taken = not (is_free(grpc_port) and is_free(rest_port))
             if failure.reason == "start_failed" and self.network == "host" and taken:
-                raise _PortTaken(told) from None
+                raise PortTaken(told) from None
             raise told from None
         deployment.details.update(
             deployer=self.name,
@@ -253,7 +175,7 @@ class DockerDeployer(Deployer):
             command_line=[*self._entry_point(container), *files.arguments],
             files=dict(files.texts),
             environment=options["environment"],
-            limits={k: options[k] for k in _LIMITS if k in options} | {"clock_khz": dict(clock)},
+            limits={k: options[k] for k in LIMITS if k in options} | {"clock_khz": dict(clock)},
             network=self.network,
             start_s=time.monotonic() - begun,
             model_names=list(files.model_names),
@@ -293,46 +215,3 @@ class DockerDeployer(Deployer):
 
     def _entry_point(self, container: Any) -> list[str]:
         return list(container.image.attrs["Config"].get("Entrypoint") or ())
-
-
-_LIMITS = ("cpuset_cpus", "cpu_period", "cpu_quota", "mem_limit", "memswap_limit")
-
-
-def container_limits(
-    configuration: Configuration, server_cores: tuple[int, ...] | None = None
-) -> dict[str, Any]:
-    """The resource knobs as the engine's options; for ``server_cores`` see ``server_cpus``."""
-    limits: dict[str, Any] = {}
-    pinned = pinned_cpus(configuration, server_cores)
-    if pinned is not None:
-        limits["cpuset_cpus"] = ",".join(map(str, pinned))
-    if "cpu_quota" in configuration:
-        limits["cpu_period"] = 100_000
-        limits["cpu_quota"] = round(float(configuration["cpu_quota"]) * 100_000)
-    if "memory_limit_mb" in configuration:
-        # Memory and swap together may not pass the limit either: swapping is no serving.
-        limits["mem_limit"] = limits["memswap_limit"] = int(configuration["memory_limit_mb"]) * MIB
-    return limits
-
-
-class _PortTaken(Exception):
-    def __init__(self, failure: TrialFailure) -> None:
-        self.failure = failure
-
-
-def _start(container: Any) -> None:
-    import docker.errors
-
-    try:
-        container.start()
-    except docker.errors.APIError as error:
-        raise TrialFailure("start_failed", f"the engine refused: {error.explanation}") from None
-
-
-def _remove(deployment: DockerDeployment) -> None:
-    """SIGTERM, SIGKILL after a while, keep the log, remove."""
-    with suppress(Exception):
-        deployment.container.stop(timeout=_PATIENCE_S)
-    deployment.save_log()
-    with suppress(Exception):
-        deployment.container.remove(force=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import signal
 import time
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
@@ -26,6 +26,7 @@ LOG = "server.log"
 _PORT_ATTEMPTS = 4
 _PATIENCE_S = 5.0
 """How long a server may take to end after SIGTERM."""
+D = TypeVar("D", bound=Deployment)
 
 
 @dataclass
@@ -95,31 +96,15 @@ class LocalDeployer(Deployer):
             held = stack.enter_context(
                 limits(request.configuration, self.watchdog, request.server_cores)
             )
-            deployment = self._start(request, held, stack)
-            yield deployment
+            deadline = time.monotonic() + request.start_timeout_s
+            yield on_free_ports(
+                lambda trying: self._attempt(request, held, deadline, trying), stack
+            )
 
     def close(self) -> None:
         if self._launcher:
             self._launcher.close()
         self.watchdog.close()
-
-    def _start(self, request: DeploymentRequest, held: Limits, stack: ExitStack) -> LocalDeployment:
-        deadline = time.monotonic() + request.start_timeout_s
-        for attempt in range(1, _PORT_ATTEMPTS + 1):
-            trying = ExitStack()
-            try:
-                deployment = self._attempt(request, held, deadline, trying)
-            except PortTaken as taken:
-                trying.close()
-                if attempt == _PORT_ATTEMPTS:
-                    raise taken.failure from None
-                continue
-            except BaseException:
-                trying.close()
-                raise
-            stack.push(trying.pop_all())
-            return deployment
-        raise AssertionError("unreachable")
 
     def _attempt(
         self, request: DeploymentRequest, held: Limits, deadline: float, stack: ExitStack
@@ -195,6 +180,29 @@ class PortTaken(Exception):
 
     def __init__(self, failure: TrialFailure) -> None:
         self.failure = failure
+
+
+def on_free_ports(attempt: Callable[[ExitStack], D], stack: ExitStack) -> D:
+    """Try again with other ports while those chosen are taken.
+
+    Args:
+        attempt: one try; what it puts into its own stack is undone unless it succeeds.
+        stack: takes over what the try that succeeded holds.
+
+    Raises:
+        TrialFailure: the last try's.
+    """
+    for number in range(1, _PORT_ATTEMPTS + 1):
+        with ExitStack() as trying:
+            try:
+                deployment = attempt(trying)
+            except PortTaken as taken:
+                if number == _PORT_ATTEMPTS:
+                    raise taken.failure from None
+                continue
+            stack.push(trying.pop_all())
+            return deployment
+    raise AssertionError("unreachable")
 
 
 def starting_failure(deployment: Deployment) -> tuple[str, str] | None:
