@@ -123,6 +123,8 @@ def test_a_full_queue_refuses_with_unavailable(start_server, models, batching):
         rest = server.rest("POST", "/v1/models/default:predict", data='{"instances": [1.0]}')
     refused = [a for a in answers if isinstance(a, grpc.RpcError)]
     assert {a.code() for a in refused} == {grpc.StatusCode.UNAVAILABLE}
+    full = "The batch scheduling queue to which this task was submitted is full"
+    assert all(full in a.details() for a in refused)
     assert len(refused) < 16
     assert rest.status_code == 200
 

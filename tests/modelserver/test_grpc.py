@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+
 import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+from google.protobuf import text_format
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -17,6 +21,8 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
     regression_pb2,
 )
+
+from tuner.modelserver.protos import SSLConfig
 
 
 @pytest.fixture(scope="module")
@@ -215,3 +221,49 @@ def test_a_tensorflow_2_module_is_served_in_tensor_content_over_a_unix_socket(
         assert response.outputs["y"].tensor_content
         assert tf.make_ndarray(response.outputs["y"]).tolist() == [[21.0]]
         channel.close()
+
+
+def test_channel_arguments_take_effect_or_are_reported_as_ignored(start_server, models):
+    arguments = "grpc.max_receive_message_length=200,grpc.max_concurrent_streams=3,grpc.a.b=c"
+    with start_server(
+        f"--model_base_path={models / 'half'}", f"--grpc_channel_arguments={arguments}"
+    ) as server:
+        assert server.predict({"x": [1.0]})["y"].tolist() == [3.5]
+        with pytest.raises(grpc.RpcError) as failure:
+            server.predict({"x": [1.0] * 100})
+        log = server.log.read_text()
+    assert failure.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "Channel argument grpc.a.b has no meaning for this server and is ignored" in log
+    assert log.count("Channel argument") == 1
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl to make a certificate with")
+def test_an_encrypted_server_answers_clients_that_trust_it(start_server, models, tmp_path):
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    made = subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+        + [
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+        ]
+        + ["-keyout", str(key), "-out", str(certificate)],
+        capture_output=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr
+    config = SSLConfig(server_key=key.read_text(), server_cert=certificate.read_text())
+    (tmp_path / "ssl.txt").write_text(text_format.MessageToString(config))
+    flags = [f"--model_base_path={models / 'half'}", f"--ssl_config_file={tmp_path / 'ssl.txt'}"]
+    with start_server(*flags) as server:
+        trusted = grpc.ssl_channel_credentials(certificate.read_bytes())
+        with grpc.secure_channel(f"127.0.0.1:{server.port}", trusted) as channel:
+            server.channel, plain = channel, server.channel
+            assert server.predict({"x": [1.0]})["y"].tolist() == [3.5]
+            server.channel = plain
+        with pytest.raises(grpc.RpcError):
+            server.predict({"x": [1.0]})

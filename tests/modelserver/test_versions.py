@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from pathlib import Path
 
 import grpc
 import pytest
@@ -147,11 +148,15 @@ def test_a_server_that_cannot_start_says_why_and_exits(
 
 def test_the_session_takes_its_config_file_xla_and_bfloat16(start_server, models, tmp_path):
     config = tmp_path / "session.txt"
-    config.write_text("inter_op_parallelism_threads: 7 graph_options { place_pruned_graph: true }")
-    with start_server(
-        f"--model_base_path={models / 'module'}",
-        f"--tensorflow_session_config_file={config}",
-        "--xla_cpu_compilation_enabled",
-        "--mixed_precision=bfloat16",
-    ) as server:
-        assert server.predict({"x": [[1.0, 2.0]]})["y"].tolist() == [[21.0]]
+    config.write_text(
+        "graph_options { rewrite_options { auto_mixed_precision_onednn_bfloat16: ON } }"
+    )
+    fine = 1 + 2**-10  # bfloat16 has 8 bits for it
+    coarse = 1.0 if "avx512" in Path("/proc/cpuinfo").read_text() else fine
+    for flag, answer in {
+        "--xla_cpu_compilation_enabled": fine,
+        "--mixed_precision=bfloat16": coarse,
+        f"--tensorflow_session_config_file={config}": coarse,
+    }.items():
+        with start_server(f"--model_base_path={models / 'module'}", flag) as server:
+            assert server.predict({"x": [[fine, 0.0]]})["y"].tolist() == [[answer]], flag
