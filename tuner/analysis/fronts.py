@@ -11,6 +11,8 @@ from tuner.analysis.pareto import hypervolume, knee, membership_probability, non
 from tuner.analysis.tables import interval, numbers, valid_rows
 from tuner.errors import TableError
 
+CERTAIN = 0.95
+"""Probability from which on a member counts as certain."""
 DEFAULT_OBJECTIVES = ("latency_p99_ms", "energy_per_request_j")
 
 
@@ -26,8 +28,10 @@ def mark_front(
     """The table with what its front says of each row.
 
     Adds the columns ``usable`` (valid, measured in every objective, within the service levels),
-    ``on_front``, ``knee`` and ``front_probability`` (see ``pareto.membership_probability``; NaN
-    for a row that is not usable). ``maximise`` names the objectives where more is better;
+    ``on_front``, ``knee``, ``front_probability`` (see ``pareto.membership_probability``; NaN
+    for a row that is not usable), ``interval_unknown`` (the objectives whose error is not known and
+    therefore not in that probability, a tuple) and ``certain`` (a member with a probability of at
+    least ``CERTAIN`` in which every objective's error is counted). ``maximise`` names the objectives where more is better;
     ``limits`` are service levels, the greatest allowed value of a column (the least allowed where
     the column is in ``maximise``).
     """
@@ -56,6 +60,12 @@ def mark_front(
             values[rows], low[rows], high[rows], draws=draws, seed=seed
         )
     marked["front_probability"] = chance
+    unknown = ~(np.isfinite(low) & np.isfinite(high))
+    marked["interval_unknown"] = pd.Series(
+        [tuple(name for name, lacks in zip(objectives, row) if lacks) for row in unknown],
+        marked.index, dtype=object,
+    )
+    marked["certain"] = marked["on_front"] & (chance >= CERTAIN) & ~unknown.any(axis=1)
     return marked
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from tuner.cli import _format
+from tuner.cli._pareto_notes import pareto_notes
 from tuner.errors import StudyError
-from tuner.measurement import METRICS
+from tuner.measurement import METRICS, interval_names
 
 HELP = "the configurations of a study worth choosing: table, JSON, plot"
 
-_SHOWN = ("latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "throughput_rps",
-          "energy_per_request_j", "error_rate")
+SHOWN = ("latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "throughput_rps",
+         "energy_per_request_j", "error_rate")
 MOST_COLUMNS = 6
 """Fronts of more members are printed with one member a line."""
 
@@ -53,20 +54,22 @@ def run(args: argparse.Namespace) -> int:
 def front(study: Any) -> Any:
     """The study's table with its front marked (see ``analysis.fronts.mark_front``).
 
+    One row a configuration: repeats are pooled, and a longer measurement (``tuner measure``) stands
+    for them, see ``analysis.repeats.pool``.
+
     Raises:
-        StudyError: trials of several energy sources, which no front may hold together.
+        StudyError: energies measured in several ways, which no front may hold together.
     """
     from tuner import store
+    from tuner.analysis.energy import refuse_mixed
     from tuner.analysis.fronts import mark_front
+    from tuner.analysis.repeats import pool
 
-    table = store.table_of(study)
-    objectives = table.attrs["objectives"]
-    sources = table.attrs["energy_source"]
-    if isinstance(sources, list) and len(sources) > 1 and any("energy" in o for o in objectives):
-        raise StudyError(
-            f"study {study.name!r} holds energies of several sources ({', '.join(sources)}); "
-            "they cannot be compared"
-        )
+    trials = store.table_of(study)
+    objectives = trials.attrs["objectives"]
+    table = pool(trials)
+    refuse_mixed(table, objectives)
+    table.attrs["counts"] = counts(trials, table)
     table["measured"] = table["valid"]
     table["valid"] = table["feasible"].astype(bool)
     maximise = [
@@ -99,12 +102,23 @@ def describe(marked: Any) -> dict[str, Any]:
         out.append(
             {
                 "trial": int(row["number"]),
+                "trials": list(row["trials"]),
                 "configuration": {k: v for k, v in settings.items() if v is not None},
                 "metrics": {m: plain(row[m]) for m in METRICS if m in marked.columns},
                 "latency_p99_interval_ms": [
                     plain(row["latency_p99_low_ms"]), plain(row["latency_p99_high_ms"])
                 ],
+                "intervals": {
+                    m: [plain(row[c]) for c in interval_names(m)]
+                    for m in METRICS if all(c in marked.columns for c in interval_names(m))
+                },
+                "interval_unknown": list(row["interval_unknown"]),
                 "front_probability": plain(row["front_probability"]),
+                "certain": bool(row["certain"]),
+                "measured_again_s": plain(row["again_s"]),
+                "repeats": int(row["repeats"]),
+                "failed_repeats": int(row["failures"]),
+                "repeats_disagree": list(row["discord"]),
                 "knee": bool(row["knee"]),
             }
         )
@@ -116,18 +130,21 @@ def describe(marked: Any) -> dict[str, Any]:
         ],
         "energy_source": attrs["energy_source"] or None,
         "energy_method": attrs["environment"].get("energy_method"),
-        "trials": counts(marked),
+        "trials": marked.attrs["counts"],
+        "noise": [dict(n) for n in attrs["noise"]],
         "front": out,
     }
 
 
-def counts(marked: Any) -> dict[str, Any]:
-    """How many trials ended how."""
-    failed = marked[~marked["measured"].astype(bool)]
+def counts(trials: Any, pooled: Any) -> dict[str, Any]:
+    """How many trials ended how, and of how many configurations they are."""
+    measured, feasible = trials["valid"].astype(bool), trials["feasible"].astype(bool)
+    failed = trials[~measured]
     return {
-        "finished": len(marked),
-        "feasible": int(marked["feasible"].astype(bool).sum()),
-        "beyond_a_constraint": int((marked["measured"].astype(bool) & ~marked["valid"]).sum()),
+        "finished": len(trials),
+        "configurations": len(pooled),
+        "feasible": int(feasible.sum()),
+        "beyond_a_constraint": int((measured & ~feasible).sum()),
         "failed": {str(k): int(v) for k, v in failed["reason"].value_counts().items()},
     }
 
@@ -137,10 +154,13 @@ def text(marked: Any) -> str:
     from tabulate import tabulate
 
     attrs, found = marked.attrs, members(marked)
-    told = counts(marked)
+    told = attrs["counts"]
     failed = ", ".join(f"{k} {v}" for k, v in told["failed"].items())
     lines = [
-        f"Study {attrs['name']}: {told['finished']} trials finished, {told['feasible']} feasible"
+        f"Study {attrs['name']}: {told['finished']} trials finished"
+        + (f" of {told['configurations']} configurations"
+           if told["configurations"] < told["finished"] else "")
+        + f", {told['feasible']} feasible"
         + (f", {told['beyond_a_constraint']} beyond a constraint"
            if told["beyond_a_constraint"] else "")
         + (f", failed: {failed}" if failed else "")
@@ -148,19 +168,15 @@ def text(marked: Any) -> str:
     if found.empty:
         return "\n".join([*lines, "No trial is feasible yet: nothing to choose from."])
     goals = " and ".join(f"{d} {o}" for o, d in zip(attrs["objectives"], attrs["directions"]))
-    lines.append(f"Pareto set ({goals}); * marks the knee:")
+    lines.append(f"Pareto set ({goals}); * marks the knee, [] 95 % intervals:")
     rows = []
-    shown = [m for m in _SHOWN if m in found.columns]
+    shown = [m for m in SHOWN if m in found.columns]
     knobs = [k for k in attrs["parameters"] if found[k].notna().any()]
     for _, row in found.iterrows():
-        interval = ""
-        if row["latency_p99_low_ms"] == row["latency_p99_low_ms"]:
-            interval = (f" [{_format.number(row['latency_p99_low_ms'])}"
-                        f"–{_format.number(row['latency_p99_high_ms'])}]")
         rows.append(
             [f"{int(row['number'])}{'*' if row['knee'] else ''}"]
-            + [_format.number(row[m]) + (interval if m == "latency_p99_ms" else "") for m in shown]
-            + [f"{row['front_probability']:.0%}"]
+            + [_format.number(row[m]) + _bounds(row, m, attrs["objectives"]) for m in shown]
+            + [f"{row['front_probability']:.0%}{'?' if row['interval_unknown'] else ''}"]
             + [_format.configuration({k: row[k]}).partition("=")[2]
                if row[k] is not None and row[k] == row[k] else "-" for k in knobs]
         )
@@ -176,12 +192,22 @@ def text(marked: Any) -> str:
     if source:
         named = source if isinstance(source, str) else ", ".join(source)
         lines.append(f"energy source: {named} ({attrs['environment'].get('energy_method', '?')})")
-    return "\n".join(lines)
+    return "\n".join([*lines, *pareto_notes(found)])
+
+
+def _bounds(row: Any, metric: str, objectives: list[str]) -> str:
+    """`` [9.1–11.4]``, the 95 % interval of a metric; of an objective also that it is unknown."""
+    if metric in row["interval_unknown"]:
+        return " [unknown]"
+    if metric not in objectives and metric != "latency_p99_ms":
+        return ""
+    low, high = (row.get(name) for name in interval_names(metric))
+    return "" if low is None or low != low else f" [{_format.number(low)}–{_format.number(high)}]"
 
 
 def _short(name: str) -> str:
     unit = METRICS[name].unit
-    plain = {"latency_p50_ms": "p50", "latency_p95_ms": "p95", "latency_p99_ms": "p99 [95 % CI]",
+    plain = {"latency_p50_ms": "p50", "latency_p95_ms": "p95", "latency_p99_ms": "p99",
              "throughput_rps": "throughput", "energy_per_request_j": "energy/request",
              "error_rate": "error rate"}[name]
     return f"{plain} ({unit})" if unit else plain

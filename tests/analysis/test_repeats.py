@@ -1,0 +1,200 @@
+"""Repeats of a configuration become one row that says how far they agree."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tuner.analysis.fronts import mark_front
+from tuner.analysis.noise import noise_of, same_configuration
+from tuner.analysis.repeats import pool
+
+P99, ENERGY = "latency_p99_ms", "energy_per_request_j"
+
+
+def trials(rows: list[dict[str, Any]], **attrs: Any) -> pd.DataFrame:
+    """A study of one knob ``size``: p99 with an interval of ``half`` ms on both sides."""
+    filled = []
+    for number, row in enumerate(rows):
+        p99, half = row.get("p99", np.nan), row.get("half", np.nan)
+        filled.append({
+            "number": number, "size": row["size"], P99: p99, "latency_p99_low_ms": p99 - half,
+            "latency_p99_high_ms": p99 + half, ENERGY: row.get("energy", np.nan),
+            "throughput_rps": row.get("rps", np.nan),
+            "valid": "reason" not in row, "reason": row.get("reason"),
+            "feasible": row.get("feasible", "reason" not in row), "window_s": 5.0,
+            "energy_basis": None,
+            "started": pd.Timestamp("2026-01-01") + pd.Timedelta(seconds=10 * number),
+        })
+    table = pd.DataFrame(filled)
+    table.attrs.update(name="s", parameters=["size"], **attrs)
+    return table
+
+
+def test_repeats_become_one_row_with_their_mean_and_all_their_trials() -> None:
+    pooled = pool(trials([
+        {"size": 1, "p99": 10.0, "energy": 1.0}, {"size": 2, "p99": 20.0, "energy": 3.0},
+        {"size": 1, "p99": 12.0, "energy": 1.2}, {"size": 2, "p99": 22.0, "energy": 3.2},
+    ]))
+    assert pooled["size"].tolist() == [1, 2] and pooled["number"].tolist() == [0, 1]
+    assert pooled[P99].tolist() == [11, 21] and pooled[ENERGY].tolist() == pytest.approx([1.1, 3.1])
+    assert pooled["trials"].tolist() == [(0, 2), (1, 3)] and pooled["repeats"].tolist() == [2, 2]
+
+
+def test_true_and_one_are_not_the_same_configuration_and_an_inactive_knob_is_none() -> None:
+    table = pd.DataFrame({"a": pd.Series([True, 1, 1.0, None, np.nan], dtype=object)})
+    assert same_configuration(table, ["a"]).tolist() == [0, 1, 2, 3, 3]
+
+
+def test_interval_holds_the_true_mean_though_the_stages_know_nothing_of_the_runs() -> None:
+    rng = np.random.default_rng(5)
+    held = []
+    for _ in range(60):
+        rows = []
+        for _ in range(2):
+            for size in range(8):
+                p99 = (10 + size) * np.exp(rng.normal(0, 0.10) + rng.normal(0, 0.02))
+                rows.append({"size": size, "p99": p99, "half": 1.96 * 0.02 * p99})
+        pooled = pool(trials(rows))
+        truth = 10 + pooled["size"].astype(float)
+        held += ((pooled["latency_p99_low_ms"] <= truth) & (truth <= pooled["latency_p99_high_ms"])
+                 ).tolist()
+    # The stages' own intervals, 2 % wide, would hold the truth in about a third of the cases.
+    assert 0.90 <= np.mean(held) <= 0.99
+
+
+def test_a_metric_without_intervals_gets_one_from_repeats() -> None:
+    rows = [{"size": s, "p99": 5.0, "energy": e, "rps": 50.0 + s}
+            for s, e in [(1, 1.0), (2, 2.0), (1, 1.1), (2, 2.2)]]
+    pooled = pool(trials(rows))
+    low, high = pooled["energy_per_request_low_j"], pooled["energy_per_request_high_j"]
+    # s of ln = ln(1.1)/sqrt(2) each, two degrees of freedom: t = 4.303.
+    assert np.log(high / pooled[ENERGY]).tolist() == pytest.approx([4.3027 * np.log(1.1) / 2] * 2, rel=1e-3)
+    assert (low < pooled[ENERGY]).all()
+
+
+def test_one_with_many_repeats_elsewhere_gets_the_noise_of_the_study() -> None:
+    rows = [{"size": s, "p99": p * (10 + s), "half": 0.1} for p in (0.9, 1.1) for s in range(5)]
+    pooled = pool(trials([*rows, {"size": 9, "p99": 30.0, "half": 0.1}])).set_index("size")
+    assert pooled.loc[9, "latency_p99_low_ms"] < 25 < 36 < pooled.loc[9, "latency_p99_high_ms"]
+    alone = pool(trials([*rows[:2], rows[5], {"size": 9, "p99": 30.0, "half": 0.1}])).set_index("size")
+    assert alone.loc[9, "latency_p99_high_ms"] == pytest.approx(30.1)
+
+
+def test_without_repeats_nothing_changes() -> None:
+    table = trials([{"size": 1, "p99": 10.0, "half": 1.0}, {"size": 2, "reason": "crash"}])
+    pooled = pool(table)
+    pd.testing.assert_frame_equal(pooled[table.columns], table)
+    assert pooled["failures"].tolist() == [0, 1] and pooled.attrs["noise"] == []
+
+
+def test_repeats_that_differ_more_than_their_intervals_say_are_named() -> None:
+    pooled = pool(trials([
+        {"size": 1, "p99": 10.0, "half": 0.5}, {"size": 2, "p99": 20.0, "half": 3.0},
+        {"size": 1, "p99": 14.0, "half": 0.5}, {"size": 2, "p99": 22.0, "half": 3.0},
+    ]))
+    assert pooled["discord"].tolist() == [(P99,), ()]
+
+
+def test_drift_over_the_study_is_seen_and_none_is_not() -> None:
+    rng = np.random.default_rng(1)
+
+    def study(drift: float) -> pd.DataFrame:
+        return trials([
+            {"size": s, "p99": 10 * (1 + s) * (1 + drift * i) * np.exp(rng.normal(0, 0.01))}
+            for i, s in enumerate([*range(10)] * 3)
+        ])
+
+    for drift, drifted in ((0.01, True), (0.0, False)):
+        table = study(drift)
+        noise = noise_of(table, P99, same_configuration(table, ["size"]))
+        assert noise is not None and noise.drift_p_value is not None
+        assert (noise.drift_p_value < 0.01) == drifted
+    # 1 % a trial over the 20 trials between a configuration's first and last repeat, and so on.
+    assert noise.degrees == 20 and abs(noise.drift) < 0.03
+
+
+def test_noise_splits_into_what_the_stages_tell_and_the_rest() -> None:
+    rng = np.random.default_rng(2)
+    rows = []
+    for _ in range(3):
+        for s in range(60):
+            p99 = 10 * np.exp(rng.normal(0, 0.08) + rng.normal(0, 0.06))
+            rows.append({"size": s, "p99": p99, "half": 1.96 * 0.06 * p99})
+    table = trials(rows)
+    noise = noise_of(table, P99, same_configuration(table, ["size"]))
+    assert noise is not None and noise.relative and noise.configurations == 60
+    assert noise.deviation == pytest.approx(0.10, rel=0.15)
+    assert noise.within == pytest.approx(0.06, rel=0.05)
+    assert noise.between == pytest.approx(0.08, rel=0.25)
+
+
+def test_values_at_or_below_zero_have_an_absolute_noise() -> None:
+    table = trials([{"size": 1, "p99": v} for v in (-1.0, 1.0)])
+    noise = noise_of(table, P99, same_configuration(table, ["size"]))
+    assert noise is not None and not noise.relative and noise.deviation == pytest.approx(2**0.5)
+
+
+@pytest.mark.parametrize(
+    ("reasons", "valid"),
+    [((None, "crash"), False), ((None, None, "crash"), True), (("crash", "crash"), False),
+     ((None, "client_limited"), True), (("client_limited",) * 2, False)],
+)
+def test_a_configuration_is_valid_when_most_of_its_trials_are(
+    reasons: tuple[str | None, ...], valid: bool
+) -> None:
+    rows = [{"size": 1, **({"p99": 10.0} if r is None else {"reason": r})} for r in reasons]
+    (row,) = pool(trials(rows)).to_dict(orient="records")
+    assert (row["valid"], row["feasible"]) == (valid, valid)
+    assert (row["reason"] is None) == valid
+    assert row["failures"] == sum(r is not None for r in reasons)
+
+
+def again(trial: int, window_s: float, p99: float, **more: Any) -> dict[str, Any]:
+    return {"trial": trial, "window_s": window_s, "metrics": {P99: p99, ENERGY: 0.7},
+            "intervals": {P99: [p99 - 0.2, p99 + 0.2]}, **more}
+
+
+def test_a_longer_measurement_stands_for_the_trials_and_says_so() -> None:
+    rows = [{"size": 1, "p99": 10.0, "half": 2.0, "energy": 1.0}, {"size": 2, "p99": 30.0}]
+    entries = [again(0, 60.0, 12.0), again(0, 20.0, 99.0)]
+    pooled = pool(trials(rows, measured_again=entries))
+    first = pooled.iloc[0]
+    assert (first[P99], first[ENERGY], first["again_s"]) == (12.0, 0.7, 60.0)
+    assert (first["latency_p99_low_ms"], first["latency_p99_high_ms"]) == (11.8, 12.2)
+    assert np.isnan(pooled.iloc[1]["again_s"]) and pooled.iloc[1][P99] == 30
+
+
+def test_a_shorter_measurement_does_not_replace_the_trials() -> None:
+    pooled = pool(trials([{"size": 1, "p99": 10.0}], measured_again=[again(0, 4.0, 12.0)]))
+    assert pooled[P99].tolist() == [10.0] and pooled["again_s"].isna().all()
+
+
+def test_a_longer_measurement_decides_whether_constraints_are_kept() -> None:
+    rows = [{"size": 1, "p99": 10.0}, {"size": 2, "reason": "errors"}]
+    entries = [again(0, 60.0, 12.0, violations={"latency_p99_ms <= 11": 0.09}),
+               again(1, 60.0, 9.0, violations={"latency_p99_ms <= 11": -0.2},
+                     energy_basis={"source": "rapl"})]
+    pooled = pool(trials(rows, measured_again=entries))
+    assert pooled["feasible"].tolist() == [False, True] and pooled["valid"].tolist() == [True, True]
+    assert json.loads(pooled["energy_basis"].iloc[1]) == {"source": "rapl"}
+
+
+def test_no_trial_gives_no_row() -> None:
+    assert len(pool(trials([{"size": 1, "p99": 1.0}]).iloc[:0])) == 0
+
+
+def test_a_member_whose_energy_error_is_unknown_is_not_certain() -> None:
+    table = trials([{"size": 1, "p99": 10.0, "half": 0.1, "energy": 1.0},
+                    {"size": 2, "p99": 20.0, "half": 0.1, "energy": 0.5}])
+    marked = mark_front(pool(table), [P99, ENERGY])
+    assert marked["front_probability"].tolist() == [1, 1]
+    assert marked["interval_unknown"].tolist() == [(ENERGY,), (ENERGY,)]
+    assert not marked["certain"].any()
+    for bound, factor in (("low", 0.99), ("high", 1.01)):
+        table[f"energy_per_request_{bound}_j"] = table[ENERGY] * factor
+    assert mark_front(table, [P99, ENERGY])["certain"].all()
