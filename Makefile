@@ -3,11 +3,17 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
 STUDY_ARGS ?=
+RECORD_ARGS ?=
 
-.PHONY: study test check bench faults soak real-serving weights lock clean
+.PHONY: study record test check bench faults soak real-serving weights lock clean
 
 study: $(READY)
 	$(PYTHON) -m tuner study --space search_spaces/batching.yaml $(STUDY_ARGS)
+
+# The recorded studies of studies/plan.yaml, hours in all; wants an idle machine. Goes on where it
+# stopped, says before how long it takes: RECORD_ARGS="--dry-run", "--timeout 20m", "--into DIR".
+record: $(READY)
+	$(PYTHON) -m tuner record $(RECORD_ARGS)
 
 test: $(READY)
 	$(PYTHON) -m pytest $(PYTEST_ARGS)

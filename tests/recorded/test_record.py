@@ -1,0 +1,138 @@
+"""``tuner record``: every study of a plan completely, in as many sittings as it takes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.recorded.conftest import CONFIGURATIONS, PLAN, Bench, recording
+from tuner import store
+from tuner.cli import main
+from tuner.measurement import configuration_key
+
+
+def keys(study: str) -> list[object]:
+    return [configuration_key(r.configuration) for r in store.load_records(study) if r.is_finished]
+
+
+def test_each_configuration_is_measured_once_at_all_levels_together(bench: Bench) -> None:
+    assert recording("--only", "second") == 0
+    assert bench.levels == [["light", "high"]] * CONFIGURATIONS
+    assert len(set(keys("second@load=light"))) == CONFIGURATIONS
+    assert keys("second@load=light") == keys("second@load=high")
+
+
+    failed = [r for r in store.load_records("second@load=high") if r.state == "failed"]
+    assert [(r.reason, r.configuration["size"]) for r in failed] == [("crash", 8)]
+
+
+def test_the_order_is_drawn_by_the_seed(recorded: Bench) -> None:
+    first, second = keys("first@load=light")[:CONFIGURATIONS], keys("second@load=light")
+    assert set(first) == set(second) and first != second
+    assert recording("--only", "second", "--into", "again") == 0
+    assert keys("again/second.db:second@load=light") == second
+
+
+def test_repeats_come_last_and_into_the_same_study(recorded: Bench) -> None:
+    measured = keys("first@load=light")
+    assert len(measured) == CONFIGURATIONS + 2
+    assert set(measured[CONFIGURATIONS:]) < set(measured[:CONFIGURATIONS])
+    designs = [r.started for r in store.load_records("second@load=light")]
+    repeats = store.load_records("first@load=light")[CONFIGURATIONS:]
+    assert all(max(designs) < r.started for r in repeats)
+
+
+def test_what_is_recorded_is_not_measured_again(
+    recorded: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert recording() == 0
+    assert not recorded.seen
+    assert "All of it is recorded." in capsys.readouterr().out
+
+
+def test_a_sitting_ends_in_time_and_the_next_goes_on(bench: Bench) -> None:
+    bench.pause_s = 0.5
+    assert recording("--only", "second", "--timeout", "2s") == 0
+    done = len(keys("second@load=light"))
+    assert 0 < done < CONFIGURATIONS
+    bench.pause_s = 0.0
+    assert recording("--only", "second") == 0
+    assert len(keys("second@load=light")) == len(bench.seen) == CONFIGURATIONS
+
+
+def test_a_stopped_recording_goes_on_with_what_it_first_calibrated(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench.stop_after = 4
+    assert recording("--only", "second") == 130
+    assert "Stopped; finished trials are saved" in capsys.readouterr().out
+    bench.stop_after = None
+    assert recording("--only", "second") == 0
+    assert sorted(keys("second@load=light")) == sorted(set(keys("second@load=light")))
+    assert len(keys("second@load=light")) == CONFIGURATIONS
+    assert "capacity_rps" not in bench.kept[0] and bench.kept[1]["capacity_rps"] == 101.0
+
+
+def test_how_the_model_gains_from_batches_is_kept_with_its_first_measurement(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.stop_after = 2
+    recording("--only", "first")
+    bench.stop_after = None
+    monkeypatch.setattr("tuner.cli.record._speed", lambda *_: {"batch_efficiency": 4.0})
+    assert recording("--only", "first") == 0
+    told = store.open_study("first@load=light").environment
+    assert told["speed"] == {"batch_efficiency": 3.0}
+
+
+def test_one_study_that_cannot_be_had_does_not_end_the_night(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("plan.yaml").write_text(PLAN.replace("model: cnn1d", "model: missing"))
+    assert recording() == 1
+    assert len(keys("second@load=light")) == CONFIGURATIONS
+    assert "tuner: first: model 'missing' cannot be had" in capsys.readouterr().err
+
+
+def test_a_dry_run_tells_the_time_and_measures_nothing(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert recording("--dry-run") == 0
+    told = capsys.readouterr().out
+    assert "0/6" in told and "0/2" in told and "left." in told
+    assert not bench.seen and not list(Path("studies").glob("*.db"))
+
+
+def test_the_time_left_follows_the_measured_pace(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench.pause_s, bench.stop_after = 0.3, 2
+    recording("--only", "second")
+    capsys.readouterr()
+    recording("--only", "second", "--dry-run")
+    row = next(line for line in capsys.readouterr().out.splitlines() if "second" in line)
+    pace_s = float(row.split()[4])
+    # At the estimate it would be far above 20 s for two stages of up to 10 s.
+    assert 0.3 <= pace_s < 10
+
+
+def test_everything_an_analysis_reads_survives_the_packing(
+    recorded: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = store.load_records("second@load=light")
+    assert not any({"owner", "mark"} & set(r.attributes) for r in records)
+    assert not any("timeline" in (r.measurement.get("stage") or {}) for r in records)
+    measured = [r for r in records if r.state == "complete"]
+    assert all(r.metrics["latency_p99_ms"] and r.values for r in measured)
+    assert main(["pareto", "studies/second.db:second@load=light", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)
+
+
+def test_reading_leaves_a_recorded_file_as_it_is(recorded: Bench) -> None:
+    file = Path("studies/second.db")
+    before = file.read_bytes()
+    store.load_records("second@load=light")
+    assert main(["studies", "studies", "--json"]) == 0
+    assert file.read_bytes() == before

@@ -1,0 +1,191 @@
+"""Summaries of stored studies: one for each model, workload and load level of a database."""
+
+from __future__ import annotations
+
+import sqlite3
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tuner.errors import StudyError, UsageError
+from tuner.measurement import Scalar, configuration_key
+
+KEYS = ("name", "model", "workload", "load", "deployer", "machine", "configurations_valid",
+        "configurations_invalid", "trials", "energy_source")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What one database holds of one model under one workload at one load level."""
+
+    name: str
+    model: str | None
+    workload: str | None
+    load: Scalar | None
+    deployer: str | None
+    machine: str | None
+    configurations_valid: int
+    """Configurations measured without failure at least once."""
+    configurations_invalid: int
+    """Configurations of which every finished trial failed."""
+    trials: int
+    """Finished ones, repeats included."""
+    energy_source: str | None
+    energy_model: str | None = None
+    when: str = ""
+    """Days of the first and last trial."""
+    versions: str = ""
+    rate_rps: float | None = None
+    requests_median: float | None = None
+    p99_half_width: float | None = None
+    """Median over the trials of the p99's 95 % half-width relative to it."""
+    p99_change: float | None = None
+    """Median, over configurations measured again, of how far their p99s differ, relative to them."""
+    repeats: int = 0
+    """Configurations measured again."""
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    """Why trials failed -> how many."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {key: getattr(self, key) for key in KEYS}
+
+
+def storages(paths: Sequence[str]) -> Iterator[str]:
+    """The storage URLs meant by databases, folders of databases and URLs, in order.
+
+    Raises:
+        UsageError: a path that isn't there.
+    """
+    for path in paths:
+        if "://" in path:
+            yield path
+        elif Path(path).is_dir():
+            yield from (f"sqlite:///{file}" for file in sorted(Path(path).glob("*.db")))
+        elif Path(path).exists():
+            yield f"sqlite:///{path}"
+        elif path == "studies":
+            return
+        else:
+            raise UsageError(f"{path}: no such database or folder")
+
+
+def read(url: str) -> list[Recorded]:
+    """What a storage holds. Raises StudyError where it cannot be read or isn't a study database."""
+    import optuna
+
+    from tuner import store
+
+    try:
+        _refuse_other_file(url)
+        storage = store.connect(url)
+        groups: dict[tuple[Any, ...], list[Any]] = defaultdict(list)
+        for name in sorted(optuna.get_all_study_names(storage)):
+            held = store.Store.open(url, name, storage)
+            told = held.environment
+            # Whatever else varies (other models served) is a part of the configuration here.
+            key = (
+                name.split("@")[0], told.get("model"), _workload(told), told.get("load"),
+                told.get("machine"),
+            )
+            groups[key].append((held, held.records()))
+        return [_summary(key, groups[key]) for key in sorted(groups, key=_order)]
+    except StudyError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a damaged database fails in its driver's own way
+        text = str(getattr(error, "orig", None) or error.__cause__ or error).splitlines()
+        raise StudyError(
+            f"{store.redact(url)}: cannot be read: {text[0] if text else type(error).__name__}"
+        ) from None
+
+
+def _order(key: tuple[Any, ...]) -> tuple[Any, ...]:
+    """By name, then from light to high load."""
+    base, model, workload, load, machine = key
+    levels = ("light", "medium", "high")
+    rank = levels.index(load) if load in levels else len(levels)
+    return str(base), str(model), str(workload), rank, str(load), str(machine)
+
+
+def _refuse_other_file(url: str) -> None:
+    """Raise StudyError for an SQLite file without studies, in which Optuna would make tables."""
+    prefix = "sqlite:///"
+    if not url.startswith(prefix):
+        return
+    file = Path(url.removeprefix(prefix))
+    try:
+        with closing(sqlite3.connect(file.absolute().as_uri() + "?mode=ro", uri=True)) as database:
+            found = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'studies'").fetchone()
+    except sqlite3.Error as error:
+        raise StudyError(f"{file}: cannot be read: {error}") from None
+    if not found:
+        raise StudyError(f"{file}: holds no studies")
+
+
+def _workload(environment: Mapping[str, Any]) -> str | None:
+    """The requests' source, with how they are drawn where that isn't each row in its turn."""
+    name = environment.get("workload")
+    popularity = environment.get("popularity", "each_once")
+    return name if popularity == "each_once" or name is None else f"{name}, {popularity}"
+
+
+def _summary(key: tuple[Any, ...], held: Sequence[tuple[Any, Any]]) -> Recorded:
+    base, model, workload, load, machine = key
+    environment = held[0][0].environment
+    by_configuration: dict[Any, list[Any]] = defaultdict(list)
+    trials = []
+    for kept, records in held:
+        for record in records:
+            if record.is_finished:
+                # Levels of other factors make other configurations of one load level.
+                by_configuration[kept.name, configuration_key(record.configuration)].append(record)
+                trials.append(record)
+    valid = sum(any(r.state == "complete" for r in same) for same in by_configuration.values())
+    sources = sorted({r.energy_source for r in trials if r.energy_source})
+    stages = [r.measurement["stage"] for r in trials if r.state == "complete" and "stage" in r.measurement]
+    days = sorted({r.finished.date().isoformat() for r in trials if r.finished})
+    versions = [r.attributes.get("versions") for r in trials if r.attributes.get("versions")]
+    changes = [_change(same) for same in by_configuration.values() if len(same) > 1]
+    known = [change for change in changes if change is not None]
+    return Recorded(
+        name=held[0][0].name if len(held) == 1 else base,
+        model=model,
+        workload=workload,
+        load=load,
+        deployer=environment.get("deployer"),
+        machine=machine,
+        configurations_valid=valid,
+        configurations_invalid=len(by_configuration) - valid,
+        trials=len(trials),
+        energy_source=", ".join(sources) or environment.get("energy_source"),
+        energy_model=environment.get("energy_model"),
+        when=" to ".join(dict.fromkeys(days[:1] + days[-1:])),
+        versions=", ".join(f"{k} {v}" for k, v in (versions[-1] if versions else {}).items()),
+        rate_rps=_median([s.get("target_rate_rps") for s in stages]),
+        requests_median=_median([s.get("requests") for s in stages]),
+        p99_half_width=_median([_half_width(s) for s in stages]),
+        p99_change=_median(known),
+        repeats=len(known),
+        reasons=Counter(r.reason for r in trials if r.state == "failed" and r.reason),
+    )
+
+
+def _half_width(stage: Mapping[str, Any]) -> float | None:
+    bounds, value = stage.get("latency_p99_interval_ms"), stage.get("latency_p99_ms")
+    return None if not bounds or not value else (bounds[1] - bounds[0]) / 2 / value
+
+
+def _change(same: Sequence[Any]) -> float | None:
+    """How far the p99s of one configuration lie apart, relative to their middle."""
+    values = [r.metrics["latency_p99_ms"] for r in same if r.state == "complete"]
+    if len(values) < 2:
+        return None
+    return 2 * (max(values) - min(values)) / (max(values) + min(values))
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None

@@ -1,0 +1,102 @@
+"""``tuner studies``: what the recorded studies hold."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from tabulate import tabulate
+
+from tuner.cli import _recorded, one_line
+from tuner.cli._recorded import Recorded
+from tuner.errors import StudyError
+from tuner.measurement import REASONS
+
+HELP = "list recorded studies: what was measured, where, and how much of it is valid"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("paths", nargs="*", metavar="PATH",
+        help="databases, folders of them, or storage URLs (default: studies)")
+    add("--json", action="store_true",
+        help="an array with an object for each model, workload and load level")
+    add("--markdown", action="store_true", help="the section of studies/README.md")
+
+
+def run(args: argparse.Namespace) -> int:
+    from tuner import store
+
+    found: list[Recorded] = []
+    broken = 0
+    for url in _recorded.storages(args.paths or [str(store.STUDIES)]):
+        try:
+            found += _recorded.read(url)
+        except StudyError as error:
+            print(f"tuner: {one_line(error)}", file=sys.stderr)
+            broken += 1
+    if args.json:
+        print(json.dumps([one.to_json() for one in found], indent=2))
+    elif args.markdown:
+        print(_markdown(found))
+    elif found:
+        print(_table(found))
+    elif not broken:
+        print("no recorded study here; `tuner record` makes some")
+    return 1 if broken and not found else 0
+
+
+def _table(found: list[Recorded]) -> str:
+    rows = [
+        [
+            one.name, one.model, one.workload, one.load, one.configurations_valid,
+            one.configurations_invalid, one.trials, one.energy_source or "-",
+        ]
+        for one in found
+    ]
+    head = ["study", "model", "workload", "load", "valid", "invalid", "trials", "energy"]
+    return tabulate(rows, head, disable_numparse=True)
+
+
+def _markdown(found: list[Recorded]) -> str:
+    """Tables of what was measured, how precisely, and why the rest is invalid."""
+    head = ["study", "model", "workload", "load", "requests/s", "valid", "invalid", "trials",
+            "requests in a stage", "p99 ± (95 %)", "spread of p99 again"]
+    rows = [
+        [
+            f"`{one.name}`", one.model, one.workload, one.load, _number(one.rate_rps),
+            one.configurations_valid, one.configurations_invalid, one.trials,
+            _number(one.requests_median), _percent(one.p99_half_width),
+            f"{_percent(one.p99_change)} ({one.repeats})" if one.repeats else "-",
+        ]
+        for one in found
+    ]
+    parts = [tabulate(rows, head, tablefmt="github", disable_numparse=True)]
+    failed = [
+        [f"`{one.name}`", reason, REASONS.get(reason, ""), count]
+        for one in found for reason, count in sorted(one.reasons.items())
+    ]
+    if failed:
+        parts.append("Failed trials by reason:\n\n" + tabulate(
+            failed, ["study", "reason", "meaning", "trials"], tablefmt="github",
+            disable_numparse=True,
+        ))
+    lines: list[str] = []
+    for title, values in (
+        ("Machine", {one.machine for one in found}),
+        ("Deployer", {one.deployer for one in found}),
+        ("Energy", {one.energy_model or one.energy_source for one in found}),
+        ("Measured", {one.when for one in found}),
+        ("Versions", {one.versions for one in found}),
+    ):
+        lines += [f"- {title}: {value}" for value in sorted(filter(None, values))]
+    return "\n\n".join(["\n".join(lines), *parts])
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"
