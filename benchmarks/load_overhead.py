@@ -5,8 +5,8 @@
 A scripted server in a process of its own answers at once, so all that is measured is the load
 generator, the loopback device and that server. Then client and server are pinned to one core each,
 to find the most that one process sends on one core without being late. The last rows share rates
-beyond that among processes: "KS p" is the Kolmogorov-Smirnov test of all send times together
-against a Poisson process, whose times are uniform over the window.
+beyond that among processes: "KS p" is the Kolmogorov-Smirnov test against a Poisson process, whose
+times are uniform over the window, of all send times together and of the times when they were due.
 """
 
 from __future__ import annotations
@@ -54,12 +54,15 @@ def row(case: str, result: StageResult) -> dict[str, Any]:
     return dict(zip(COLUMNS, values, strict=True))
 
 
-def poisson_p(result: StageResult) -> float | None:
-    """How probable send times as uneven as these are for a Poisson process."""
+def poisson_p(result: StageResult) -> str | None:
+    """How probable times as uneven as these are for a Poisson process: sent, and due."""
     if result.samples_file is None:
         return None
-    sent_s = np.load(result.samples_file)["sent_s"]
-    return float(stats.kstest(sent_s / result.window_s, "uniform").pvalue)
+    kept = np.load(result.samples_file)
+    pair = [
+        stats.kstest(kept[name] / result.window_s, "uniform").pvalue for name in ("sent_s", "due_s")
+    ]
+    return ", ".join(f"{p:.3f}" for p in pair)
 
 
 def measure(requests: Path, seconds: float) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 from tuner.cli import load
 from tuner.errors import UnavailableError, UsageError
+from tuner.load import calibrate
 from tuner.load.requests import Input
 from tuner.load.scripted import Constant, Instant, ScriptedServer
 
@@ -58,7 +60,10 @@ def test_an_invalid_stage_is_told_with_exit_code_0(
     assert "invalid     errors" in capsys.readouterr().out
 
 
-def test_a_level_is_calibrated_first(flags: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_level_is_calibrated_first(
+    flags: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "calibrate", partial(calibrate, duration_s=1.0))
     with ScriptedServer(Constant(10.0), concurrency=2) as server:
         args = flags(server.grpc_address, "--rate", "light", "--duration", "1", "--json")
         assert load.run(args) == 0

@@ -22,7 +22,7 @@ from tuner.load.records import FIELDS, HEADER_BYTES, create
 RECORD_DTYPE = np.dtype(FIELDS)
 READY_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 5.0
-_END_TIMEOUT_S = 5.0
+END_TIMEOUT_S = 5.0
 
 
 class ClientProcesses:
@@ -104,12 +104,11 @@ class ClientProcesses:
         metadata = answers[0]["metadata"]
         return bytes.fromhex(metadata) if metadata is not None else None
 
-    def reports(self) -> list[dict[str, Any]]:
+    def reports(self, timeout_s: float = END_TIMEOUT_S) -> list[dict[str, Any]]:
         """End the load and gather what each process has to say."""
         self.command("quit")
-        return [
-            self._hear(i, time.monotonic() + _END_TIMEOUT_S) for i in range(len(self._processes))
-        ]
+        deadline_s = time.monotonic() + timeout_s
+        return [self._hear(i, deadline_s) for i in range(len(self._processes))]
 
     def read(self) -> np.ndarray:
         """All records so far, in no particular order; dtype ``RECORD_DTYPE``."""

@@ -142,7 +142,7 @@ class RestTransport:
         self._sweep = self._loop.call_at(deadlines[0][0], self._expire) if deadlines else None
 
     def _end(
-        self, exchange: _Exchange, at_s: float, status: int, text: str, body: bytes = b""
+        self, exchange: _Exchange, at_s: float, status: int, text: str, body: bytes | bytearray = b""
     ) -> None:
         if exchange.done:
             return

@@ -15,7 +15,7 @@ from tuner.load import window as windows
 from tuner.load.arrivals import SCHEDULES
 from tuner.load.base import StageObserver, StagePlan
 from tuner.load.prepare import Prepared, prepare
-from tuner.load.processes import ClientProcesses
+from tuner.load.processes import END_TIMEOUT_S, ClientProcesses
 from tuner.load.watch import Watch
 from tuner.measurement import StageResult
 
@@ -26,6 +26,8 @@ MIN_WARMUP_S = 1.0
 PRECISION_CHECK_S = 0.5
 DRAIN_S = 5.0
 """Requests of the window may be answered this long after it; later they count as unanswered."""
+HEAR_S = 0.5
+"""A load that was broken off may be stuck itself; it is given this long to say why."""
 
 
 class _Unobserved:
@@ -122,14 +124,14 @@ class _Run:
             if share is not None:
                 self.details["machine_window"] = {"busy": share.busy, "steal": share.steal}
         self._drain()
-        self._reports()
+        self._reports(END_TIMEOUT_S)
         self.watch.check_backlog()
 
     def hear(self) -> None:
         """What a load that was broken off has to say: why its requests failed."""
         with contextlib.suppress(TrialFailure):
             self.watch.read()
-            self._reports()
+            self._reports(HEAR_S)
 
     def result(self, reason: str | None, message: str) -> StageResult:
         """The record of the stage as far as it came."""
@@ -162,9 +164,9 @@ class _Run:
             result = replace(result, samples_file=str(samples))
         return result
 
-    def _reports(self) -> None:
+    def _reports(self, timeout_s: float) -> None:
         """End the load and take down what the processes counted."""
-        reports = self.clients.reports()
+        reports = self.clients.reports(timeout_s)
         cpu = [report["cpu_s"] for report in reports]
         self.client_cpu_s = sum(cpu) if None not in cpu else None
         texts: dict[str, str] = {}
