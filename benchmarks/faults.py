@@ -260,7 +260,7 @@ def _(room: Room) -> str:
         return [p.pid for p in room.processes() if "tuner.load.client" in " ".join(p.cmdline())]
 
     assert wait_until(clients, STUDY_S)
-    time.sleep(1.0)
+    time.sleep(0.5)  # In the warm-up, which takes a second.
     for pid in clients():
         os.kill(pid, signal.SIGKILL)
     said = reasons(room, room.end(process), None, "client_failed")
@@ -274,8 +274,13 @@ def _(room: Room) -> str:
 def bad(room: Room, behaviour: str, *allowed: str, space: str = "") -> str:
     text = SPACE.replace("deployer: fake", "deployer: binary\nstart_timeout_s: 4") + space
     (room.folder / "small.yaml").write_text(text)
-    room.environment["BAD"] = behaviour
-    ended = room.study(2, "--server-binary", BAD_SERVER, timeout_s=300.0)
+    program = room.folder / "bad_server"
+    # A server gets no more of the study's environment than it needs.
+    program.write_text(
+        f'#!/bin/sh\nBAD={behaviour} PYTHONPATH={ROOT} exec {sys.executable} {BAD_SERVER} "$@"\n'
+    )
+    program.chmod(0o755)
+    ended = room.study(2, "--server-binary", str(program), timeout_s=300.0)
     said = reasons(room, ended, *allowed)
     assert len(room.finished()) == 2
     return said + ", goes on to the next trial"

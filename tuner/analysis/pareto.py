@@ -34,19 +34,30 @@ def non_dominated(values: ArrayLike) -> Bools:
     member = np.zeros(len(points), dtype=bool)
     if not known.any():
         return member
-    unique, inverse = np.unique(points[known], axis=0, return_inverse=True)
-    # np.unique sorts rows by the first objective, then the second, …: only earlier rows can
-    # dominate later ones.
-    if unique.shape[1] == 1:
-        on = np.zeros(len(unique), dtype=bool)
-        on[0] = True
-    elif unique.shape[1] == 2:
-        best_before = np.concatenate(([np.inf], np.minimum.accumulate(unique[:-1, 1])))
-        on = unique[:, 1] < best_before
+    if points.shape[1] == 1:
+        member[known] = points[known, 0] == points[known, 0].min()
+    elif points.shape[1] == 2:
+        member[known] = _staircase(points[known])
     else:
-        on = _sweep(unique)
-    member[known] = on[inverse.ravel()]
+        # np.unique sorts rows by the first objective, then the second, …: only earlier rows can
+        # dominate later ones.
+        unique, inverse = np.unique(points[known], axis=0, return_inverse=True)
+        member[known] = _sweep(unique)[inverse.ravel()]
     return member
+
+
+def _staircase(points: Floats) -> Bools:
+    """Members among points of two objectives: each step down of the second, by the first."""
+    order = np.lexsort((points[:, 1], points[:, 0]))
+    rows = points[order]
+    second = rows[:, 1]
+    first_of_equals = np.ones(len(rows), dtype=bool)
+    first_of_equals[1:] = (rows[1:] != rows[:-1]).any(axis=1)
+    best_before = np.concatenate(([np.inf], np.minimum.accumulate(second[:-1])))
+    step = (second < best_before)[first_of_equals]
+    on = np.empty(len(rows), dtype=bool)
+    on[order] = step[np.cumsum(first_of_equals) - 1]
+    return on
 
 
 def _sweep(unique: Floats) -> Bools:
@@ -150,9 +161,35 @@ def membership_probability(
     above = np.nan_to_num(np.asarray(high, dtype=float) - points, nan=0.0).clip(min=0.0) / quantile
     if below.shape != points.shape or above.shape != points.shape:
         raise ValueError(f"intervals need the values' shape {points.shape}")
+    possible = _possible_members(points - _FAR * below, points + _FAR * above)
+    points, below, above = points[possible], below[possible], above[possible]
     random = np.random.default_rng(seed)
-    hits = np.zeros(len(points))
+    hits = np.zeros(len(possible))
     for _ in range(draws):
-        error = random.standard_normal(points.shape)
-        hits += non_dominated(points + error * np.where(error > 0, above, below))
+        error = random.standard_normal((len(possible), points.shape[1]))[possible]
+        hits[possible] += non_dominated(points + error * np.where(error > 0, above, below))
     return hits / draws
+
+
+_FAR = 7.0
+"""Standard deviations that no draw reaches: one in 10^12 does."""
+
+
+def _possible_members(best: Floats, worst: Floats) -> Bools:
+    """Points that no other one dominates for certain, shape (n,).
+
+    The others, each dominated at its best by a point at its worst, are on no draw's front, and what
+    they dominate that point dominates as well. Of many trials few are left.
+
+    Args:
+        best, worst: the ends of what each value may be, shape (n, k).
+    """
+    front = worst[non_dominated(worst)]
+    possible = np.ones(len(best), dtype=bool)
+    for start in range(0, len(best), _BLOCK):
+        block = best[start : start + _BLOCK]
+        better = np.zeros((len(block), len(front)), dtype=bool)
+        for objective in range(best.shape[1]):
+            better |= front[None, :, objective] < block[:, objective, None]
+        possible[start : start + len(block)] = ~(_covers(block, front) & better).any(axis=1)
+    return possible

@@ -30,6 +30,8 @@ DEFAULT_PROXY_PORT = 13000
 LOCK_TIMEOUT_S = 30.0
 """SQLite itself waits so long for another program's lock; then ``patience`` tries again."""
 _OPENINGS = 5
+_MEETING = re.compile("already exists|duplicate key|UNIQUE constraint")
+"""What a database says to one of several that make its tables at the same moment."""
 _PROXY_PATIENCE_S = 10.0
 
 
@@ -136,8 +138,8 @@ def _open(url: str, engine_kwargs: dict[str, Any]) -> optuna.storages.RDBStorage
             return patience.open_database(url, engine_kwargs)
         except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError,
                 sqlalchemy.exc.OperationalError, optuna.exceptions.StorageInternalError) as error:
-            text = _first_line(error)
-            if not left or not ("already exists" in text or "duplicate key" in text):
+            met = isinstance(error, sqlalchemy.exc.IntegrityError)
+            if not left or not (met or _MEETING.search(_first_line(error))):
                 raise
             time.sleep(random.uniform(0.1, 0.5))
     raise AssertionError("the last opening returns or raises")
