@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,6 +40,7 @@ class Quick:
         self, configuration: Configuration, levels: Sequence[Mapping[str, Scalar]],
         numbers: Sequence[int],
     ) -> list[Outcome]:
+        time.sleep(float(os.environ.get("QUICK_TRIAL_S", "0")))
         begun = time.perf_counter()
         for _ in range(REQUESTS):
             self._ask(status_request("m"), timeout=10)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
+import socket
 import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
+
+import pytest
 
 from tests.endtoend.conftest import Tuner, wait_until
 from tests.workers.conftest import QUICK
@@ -100,3 +106,44 @@ def test_a_grid_is_measured_once_by_whoever_comes_first_and_no_password_is_kept(
     assert "s3cret" not in repr([kept.facts(), kept.environment, kept.records()])
     files = [p for p in Path(tuner.folder).rglob("*") if p.is_file()]
     assert files and not [p for p in files if b"s3cret" in p.read_bytes()]
+
+
+def on(host: str | None, tuner: Tuner, *arguments: str) -> subprocess.Popen[str]:
+    """Start a hasty tuner, on a host of its own: name, network and process ids."""
+    there = f'hostname {host} && ip link set lo up && exec "$@"'
+    namespaces = ("--net", "--uts", "--pid", "--fork", "--mount-proc")
+    before = ("unshare", *namespaces, "sh", "-c", there, "sh") if host else ()
+    return subprocess.Popen(
+        [*before, sys.executable, "-m", "tests.workers.hasty", *arguments], cwd=tuner.folder,
+        env=tuner.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("unshare") or not shutil.which("ip"),
+    reason="skipped: needs root, unshare and ip",
+)
+def test_what_a_dead_host_ran_is_done_by_the_others(tuner: Tuner, postgres: Postgres) -> None:
+    url = postgres.make("hosts")
+    tuner.environment["QUICK_TRIAL_S"] = "0.1"
+    (tuner.folder / "space.yaml").write_text(WIDE)
+    common = ("--storage", url, "--objective", QUICK, "--quiet")
+    here = on(None, tuner, "study", "--space", "space.yaml", "--sampler", "random",
+              "--trials", "60", *common)
+    there = on("host-1", tuner, "worker", "--study", "wide", "--wait", "60s", *common)
+
+    def of_host(name: str) -> list[store.TrialRecord]:
+        return [r for r in records(url, "wide") if r.attributes["owner"]["host"] == name]
+
+    wait_until(lambda: finished(url, "wide") and of_host("host-1"), 90, "trials of both hosts")
+    wait_until(lambda: any(r.state == "running" for r in of_host("host-1")), 30, "one runs there")
+    os.killpg(there.pid, signal.SIGKILL)
+    there.wait()
+    ended(here)
+    found = records(url, "wide")
+    assert sum(r.is_finished for r in found) == 60
+    assert {r.state for r in found} <= {"complete", "killed"}
+    assert {r.attributes["machine"]["host"] for r in found} == {socket.gethostname(), "host-1"}
+    silent = [r for r in found if r.message == "its worker on host-1 fell silent"]
+    assert len(silent) <= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import importlib
 from collections.abc import Collection, Iterator, Mapping
@@ -141,6 +142,13 @@ def refuse_other_environment(
                 f"study {study.name!r} was measured with {key} {before[key]!r}, here it is "
                 f"{value!r}; {advice}"
             )
+
+
+def add_program_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options by which a user allows what a stored study runs."""
+    parser.add_argument("--server-binary", metavar="FILE", help="allow the study to run this binary")
+    parser.add_argument("--image", metavar="NAME", help="allow the study to run this image")
+    parser.add_argument("--objective", metavar="MODULE", help="allow the study to run this module")
 
 
 def refuse_unnamed_programs(study: Any, options: Mapping[str, Any], named: Mapping[str, Any]) -> None:

@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-duration", type=_format.duration_s, default=60.0, metavar="TIME",
         help="end then at the latest (60s)")
     add("--storage", metavar="URL", help="default: sqlite:///studies/<STUDY>.db")
+    _evaluator.add_program_arguments(parser)
     add("--json", action="store_true", help="print the record as JSON")
 
 
@@ -38,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     study = store.open_study(args.study, args.storage)
     trial = _trial(study, args.trial)
     again = _evaluator.rebuild(study)
+    _evaluator.refuse_unnamed_programs(study, again.options, vars(args))
     # What is quick to see is looked at before a model is built.
     _evaluator.refuse_other_environment(
         study, {"machine": machine.identity(machine.describe())}

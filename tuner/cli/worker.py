@@ -31,9 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--wait", type=_format.duration_s, default=0.0, metavar="TIME",
         help="wait so long for the study to be there and calibrated")
     add("--timeout", type=_format.duration_s, metavar="TIME", help="start no trial after, e.g. 30m")
-    add("--server-binary", metavar="FILE", help="allow the study to run this binary")
-    add("--image", metavar="NAME", help="allow the study to run this image")
-    add("--objective", metavar="MODULE", help="allow the study to run this module")
+    _evaluator.add_program_arguments(parser)
     add("--quiet", action="store_true", help="no progress bar")
 
 
@@ -48,8 +46,7 @@ def run(args: argparse.Namespace) -> int:
             storage, first = _joined(url, args.study, args.wait)
         again, plan = _evaluator.rebuild(first), Plan.of_fact(first.get(_arms.FACT))
         space = again.space
-        named = {k: getattr(args, k) for k in ("objective", "server_binary", "image")}
-        _evaluator.refuse_unnamed_programs(first, again.options, named)
+        _evaluator.refuse_unnamed_programs(first, again.options, vars(args))
         here = machine.identity(machine.describe())
         mixed = here != first.environment.get("machine")
         if mixed and not args.allow_mixed:
