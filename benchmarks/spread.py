@@ -82,11 +82,12 @@ def repeat(evaluator: Any, load: str, number: int) -> dict[str, Any]:
     if not isinstance(outcome, Measurement):
         return entry | {"failed": outcome.reason, "message": outcome.message}
     stage, metrics = outcome.stage, outcome.metrics()
+    assert stage.latency_p99_ms is not None
     low, high = stage.latency_p99_interval_ms or (float("nan"), float("nan"))
     return entry | {
         "p50_ms": metrics["latency_p50_ms"],
         "p99_ms": metrics["latency_p99_ms"],
-        "half_width": (high - low) / 2 / metrics["latency_p99_ms"],
+        "half_width": (high - low) / 2 / stage.latency_p99_ms,
         "energy_j": metrics["energy_per_request_j"],
         "warmup_s": stage.warmup_s,
         "window_s": stage.window_s,
