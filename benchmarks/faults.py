@@ -90,12 +90,12 @@ def told(ended: Ended, *words: str, code: int = 2) -> str:
     return ended.last[:160]
 
 
-def reasons(room: Room, ended: Ended, *allowed: str) -> str:
+def reasons(room: Room, ended: Ended, *allowed: str | None) -> str:
     """The reasons of the trials of a study that went on to its end."""
     assert ended.code == 0 and "Traceback" not in ended.err, ended.err[-2000:]
     found = {reason for _, reason in room.finished().values()}
     assert found and found <= set(allowed), f"reasons {found}, not {allowed}"
-    return f"reason {', '.join(sorted(map(str, found)))}"
+    return f"reason {', '.join(sorted(reason or 'none' for reason in found))}"
 
 
 def goes_on(room: Room, more: int = 1) -> None:
@@ -208,7 +208,7 @@ def _(room: Room) -> str:
     clock.write_text("-1d")
     said = reasons(room, room.end(process), None, "client_limited")
     assert len(room.finished()) == 4
-    return said.replace("None", "none") + ", 4 trials"
+    return said + ", 4 trials"
 
 
 @case("ports exhausted")
@@ -256,22 +256,24 @@ def _terminated(room: Room, process: subprocess.Popen[str]) -> str:
 def _(room: Room) -> str:
     process = room.start(*room.study_arguments(3))
 
-    def clients() -> list[int]:
-        return [p.pid for p in room.processes() if "tuner.load.client" in " ".join(p.cmdline())]
+    def kill_clients() -> bool:
+        for client in room.processes():
+            if "tuner.load.client" in " ".join(client.cmdline()):
+                time.sleep(0.3)
+                client.kill()
+        return bool(room.finished())
 
-    assert wait_until(clients, STUDY_S)
-    time.sleep(0.5)  # In the warm-up, which takes a second.
-    for pid in clients():
-        os.kill(pid, signal.SIGKILL)
+    # On a busy machine a stage is repeated once: so the whole first trial long.
+    assert wait_until(kill_clients, STUDY_S)
     said = reasons(room, room.end(process), None, "client_failed")
     assert "client_failed" in said, said
-    return said.replace("None", "none") + ", 3 trials"
+    return said + ", 3 trials"
 
 
 # What the server does.
 
 
-def bad(room: Room, behaviour: str, *allowed: str, space: str = "") -> str:
+def bad(room: Room, behaviour: str, *allowed: str | None, space: str = "") -> str:
     text = SPACE.replace("deployer: fake", "deployer: binary\nstart_timeout_s: 4") + space
     (room.folder / "small.yaml").write_text(text)
     program = room.folder / "bad_server"
@@ -283,6 +285,7 @@ def bad(room: Room, behaviour: str, *allowed: str, space: str = "") -> str:
     ended = room.study(2, "--server-binary", str(program), timeout_s=300.0)
     said = reasons(room, ended, *allowed)
     assert len(room.finished()) == 2
+    assert allowed[0] is None or str(allowed[0]) in said, said
     return said + ", goes on to the next trial"
 
 
@@ -293,7 +296,7 @@ def _(room: Room) -> str:
 
 @case("server answers garbage")
 def _(room: Room) -> str:
-    return bad(room, "garbage", "start_timeout", "start_failed", "errors")
+    return bad(room, "garbage", "start_timeout")
 
 
 @case("server dies")
@@ -303,18 +306,19 @@ def _(room: Room) -> str:
 
 @case("server hangs")
 def _(room: Room) -> str:
-    return bad(room, "hangs", "no_answers", "overloaded", "errors")
+    return bad(room, "hangs", "overloaded", "no_answers", "errors")
 
 
 @case("server leaks to its memory limit")
 def _(room: Room) -> str:
     need_root()
-    return bad(room, "leaks", "out_of_memory", space="fixed: {memory_limit_mb: 300}\n")
+    # It takes a moment to leak so much: the first trial may be over by then.
+    return bad(room, "leaks", "out_of_memory", None, space="fixed: {memory_limit_mb: 300}\n")
 
 
 @case("server floods its log")
 def _(room: Room) -> str:
-    return bad(room, "floods", None, "client_limited", "overloaded")  # type: ignore[arg-type]
+    return bad(room, "floods", None, "client_limited", "overloaded")
 
 
 @case("server binary gone")
