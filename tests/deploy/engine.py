@@ -3,9 +3,9 @@
 Uses the engine that ``DOCKER_HOST`` names, else starts Debian's ``dockerd`` as root with a
 data root, exec root, process file and socket in a temporary folder. The images are empty roots;
 the interpreter, its packages and tuner are mounted into them read-only, which is why it works
-without any network. There are three: the embedded server, and the fake, which starts in tenths of
-a second, for the host's network (127.0.0.1) and for a network of its own, on a bridge device that
-the tests make.
+without any network. There are four: the embedded server, and the fake, which starts in tenths of
+a second, each for the host's network (127.0.0.1) and for a network of its own, on a bridge device
+that the tests make.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ from tuner.deploy import docker as docker_deployer
 from tuner.deploy import programs
 from tuner.errors import UnavailableError
 
-SERVING, FAKE, BRIDGED = "tuner-test-serving", "tuner-test-fake", "tuner-test-fake-bridged"
+SERVING, SERVING_BRIDGED = "tuner-test-serving", "tuner-test-serving-bridged"
+FAKE, BRIDGED = "tuner-test-fake", "tuner-test-fake-bridged"
 _PROGRAMS = {
     SERVING: ["tuner.modelserver"],
+    SERVING_BRIDGED: ["tuner.modelserver", "--bind_address=0.0.0.0"],
     FAKE: ["tuner.deploy.answer_at_once"],
     BRIDGED: ["tuner.deploy.answer_at_once", "--fake_bind_address=0.0.0.0"],
 }

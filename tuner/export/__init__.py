@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tuner.export.bundle import About, write
+from tuner.export.bundle import IMAGE, About, Measured, write
 
-__all__ = ["About", "write"]
+__all__ = ["IMAGE", "About", "Measured", "write"]

@@ -1,24 +1,43 @@
-"""Gathers the exported files: one folder that a person can read, change and start."""
+"""Gathers the exported files: one folder that a person can read, change, move and start."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tuner.deploy.allocators import SONAMES
 from tuner.deploy.base import ModelToServe
-from tuner.deploy.files import MODELS_FILE, ServerFiles, models_config, server_files
+from tuner.deploy.files import ServerFiles, server_files
 from tuner.deploy.knobs import KNOBS
 from tuner.errors import UsageError
 from tuner.measurement import Configuration, Scalar
 
+IMAGE = "tensorflow/serving:2.19.1"
+"""The image that the files name unless told otherwise; it has not been run by this project."""
 GRPC_PORT, REST_PORT = 8500, 8501
 CONFIG = PurePosixPath("/config")
 """Where the files are mounted in a container."""
 MODELS = PurePosixPath("/models")
 """Where models are mounted in a container: ``/models/<name>``."""
+MODELS_FOLDER = "models"
+"""Where the model lies in the exported folder: ``models/<name>/<version>``."""
+MARK = "README.md"
+"""A folder that holds this file with ``FIRST_WORDS`` is an export, and may be replaced."""
+FIRST_WORDS = "<!-- written by tuner export -->"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one trial gave."""
+
+    trial: int
+    metrics: Mapping[str, float | None]
+    """Metric -> value, units in the names."""
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Metric -> 95 % confidence interval, where it is known."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +45,13 @@ class About:
     """Where a configuration comes from and what was measured; all of it goes into the README."""
 
     study: str
-    trial: int
-    numbers: Mapping[str, float | None] = field(default_factory=dict)
-    """Metric -> value, units in the names."""
+    measured: Measured
+    others: Sequence[Measured] = ()
+    """Further trials of the same configuration."""
     environment: Mapping[str, Any] = field(default_factory=dict)
     """What was held fixed: machine, deployer, load, energy source."""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """When, with which versions and seeds."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +63,7 @@ class Bundle:
     server: ServerFiles
     """Paths as a container sees them."""
     about: About
+    image: str = IMAGE
 
     @property
     def arguments(self) -> list[str]:
@@ -52,45 +74,68 @@ class Bundle:
         return self.configuration.get(name)
 
 
-def write(to: Path, configuration: Configuration, model: ModelToServe, about: About) -> list[Path]:
-    """Write everything into a folder that is new or empty; returns the files.
+def write(
+    to: Path,
+    configuration: Configuration,
+    model: ModelToServe,
+    about: About,
+    *,
+    image: str = IMAGE,
+    force: bool = False,
+) -> list[Path]:
+    """Write everything, a copy of the model included, into a folder; returns the files.
 
     Args:
-        to: the folder.
+        to: the folder, new or empty.
         configuration: knobs and fixed settings; settings of the embedded server alone are left out.
         model: the tuned model, its path on this machine.
         about: the trial's origin and numbers.
+        image: the image of the compose file and the Kubernetes manifest.
+        force: replace an earlier export in the folder.
 
     Raises:
-        UsageError: the folder holds something, or cannot be written.
+        UsageError: the folder holds something, is no earlier export, or cannot be written.
     """
     from tuner.export import compose, kubernetes, readme, script
 
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise UsageError(f"--to {to}: exists and is not an empty folder")
-    bundle = gather(configuration, model, about)
+    bundle = gather(configuration, model, about, image)
     texts = {
         **bundle.server.texts,
         "serve.sh": script.text(bundle),
         "compose.yaml": compose.text(bundle),
         "kubernetes.yaml": kubernetes.text(bundle),
-        "README.md": readme.text(bundle),
+        MARK: f"{FIRST_WORDS}\n{readme.text(bundle)}",
     }
-    if MODELS_FILE in texts:
-        texts[script.LOCAL_MODELS] = models_config(
-            [ModelToServe(name, model.base_path.absolute()) for name in bundle.server.model_names]
-        )
+    versions = [v for v in sorted(model.base_path.glob("*")) if v.name.isdigit()]
+    if not versions:
+        raise UsageError(f"model {model.name}: {model.base_path} holds no version of it")
     try:
-        to.mkdir(parents=True, exist_ok=True)
+        _make_room(to, force)
         for name, text in texts.items():
             (to / name).write_text(text, encoding="utf-8")
         (to / "serve.sh").chmod(0o755)
+        for version in versions:
+            shutil.copytree(version, to / MODELS_FOLDER / model.name / version.name)
     except OSError as error:
         raise UsageError(f"--to {to}: cannot be written: {error.strerror}") from None
-    return sorted(to / name for name in texts)
+    return sorted([to / name for name in texts] + [to / MODELS_FOLDER / model.name])
 
 
-def gather(configuration: Configuration, model: ModelToServe, about: About) -> Bundle:
+def _make_room(to: Path, force: bool) -> None:
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        mark = to / MARK
+        ours = mark.is_file() and mark.read_text(errors="replace").startswith(FIRST_WORDS)
+        if not ours:
+            raise UsageError(f"--to {to}: exists and is not an empty folder; name a new one")
+        if not force:
+            raise UsageError(f"--to {to}: holds an earlier export; --force replaces it")
+        shutil.rmtree(to)
+    to.mkdir(parents=True, exist_ok=True)
+
+
+def gather(
+    configuration: Configuration, model: ModelToServe, about: About, image: str = IMAGE
+) -> Bundle:
     """The bundle of a configuration, by the code path that the deployers use."""
     real = {k: v for k, v in configuration.items() if k in KNOBS and not KNOBS[k].ours}
     allocator = str(real.pop("allocator", "system"))
@@ -107,4 +152,4 @@ def gather(configuration: Configuration, model: ModelToServe, about: About) -> B
     server = ServerFiles(
         server.flags, server.texts, environment, server.model_names, server.other_names
     )
-    return Bundle(real, model, server, about)
+    return Bundle(real, model, server, about, image)

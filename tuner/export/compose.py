@@ -6,21 +6,22 @@ from typing import Any
 
 import yaml
 
-from tuner.export.bundle import CONFIG, GRPC_PORT, MODELS, REST_PORT, Bundle
-
-IMAGE = "tensorflow/serving"
+from tuner.export.bundle import CONFIG, GRPC_PORT, MODELS, MODELS_FOLDER, REST_PORT, Bundle
 
 
 def service(bundle: Bundle) -> dict[str, Any]:
     """The one service, as a mapping."""
     found: dict[str, Any] = {
-        "image": IMAGE,
+        "image": bundle.image,
         "command": bundle.arguments,
         "volumes": [
             f".:{CONFIG}:ro",
-            f"{bundle.model.base_path.absolute()}:{MODELS / bundle.model.name}:ro",
+            f"./{MODELS_FOLDER}:{MODELS}:ro",
         ],
-        "ports": [f"127.0.0.1:{port}:{port}" for port in (GRPC_PORT, REST_PORT)],
+        "ports": [
+            f"127.0.0.1:${{{name}:-{port}}}:{port}"
+            for name, port in (("GRPC_PORT", GRPC_PORT), ("REST_PORT", REST_PORT))
+        ],
         "restart": "unless-stopped",
         # The port opens only once the models are loaded.
         "healthcheck": {

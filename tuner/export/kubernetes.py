@@ -8,7 +8,6 @@ from typing import Any
 import yaml
 
 from tuner.export.bundle import CONFIG, GRPC_PORT, MODELS, REST_PORT, Bundle
-from tuner.export.compose import IMAGE
 
 
 def manifests(bundle: Bundle) -> list[dict[str, Any]]:
@@ -19,7 +18,7 @@ def manifests(bundle: Bundle) -> list[dict[str, Any]]:
     opened = {"tcpSocket": {"port": "grpc"}}
     container: dict[str, Any] = {
         "name": "serving",
-        "image": IMAGE,
+        "image": bundle.image,
         "args": bundle.arguments,
         "ports": [
             {"name": "grpc", "containerPort": GRPC_PORT},
@@ -93,7 +92,14 @@ def resources(bundle: Bundle) -> dict[str, Any]:
 
 def text(bundle: Bundle) -> str:
     """The file."""
-    return yaml.safe_dump_all(manifests(bundle), sort_keys=False)
+    return yaml.dump_all(manifests(bundle), Dumper=_Plain, sort_keys=False)
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes what stands in two places twice: people read manifests, and tools edit them."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def _label(name: str) -> str:

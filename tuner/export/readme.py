@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
 from tuner.deploy.knobs import KNOBS
-from tuner.export.bundle import GRPC_PORT, REST_PORT, Bundle
+from tuner.export.bundle import GRPC_PORT, IMAGE, MODELS_FOLDER, REST_PORT, Bundle, Measured
 
 
 def text(bundle: Bundle) -> str:
     """The file."""
     about, model = bundle.about, bundle.model
     parts = [
-        f"# {model.name}: trial {about.trial} of study {about.study}",
+        f"# {model.name}: trial {about.measured.trial} of study {about.study}",
         "A configuration of TensorFlow Serving chosen by measurement.",
         "## Measured",
-        _table(
-            ("metric", "value"),
-            [(k, f"{v:.6g}") for k, v in about.numbers.items() if v is not None],
-        ),
+        _numbers(about.measured),
+    ]
+    if about.others:
+        parts += [
+            "The same configuration was measured more than once:",
+            _repeats((about.measured, *about.others)),
+        ]
+    parts += [
         "Held fixed while it was measured; other surroundings give other numbers:",
-        _table(("what", "value"), [(k, str(v)) for k, v in about.environment.items()]),
+        _table(("what", "value"), list(_flat(about.environment))),
+        "Where the numbers come from:",
+        _table(("what", "value"), list(_flat(about.provenance))),
         "## Configuration",
         _table(
             ("knob", "value", "what it turns"),
@@ -32,13 +41,32 @@ def text(bundle: Bundle) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _numbers(measured: Measured) -> str:
+    rows = []
+    for name, value in measured.metrics.items():
+        if value is not None:
+            low, high = measured.intervals.get(name, (None, None))
+            told = "unknown" if low is None or high is None else f"{low:.6g} to {high:.6g}"
+            rows.append((name, f"{value:.6g}", told))
+    return _table(("metric", "value", "95 % interval"), rows)
+
+
+def _repeats(trials: Sequence[Measured]) -> str:
+    names = [name for name, value in trials[0].metrics.items() if value is not None]
+    rows = []
+    for trial in trials:
+        values = [trial.metrics.get(name) for name in names]
+        rows.append((str(trial.trial), *("" if v is None else f"{v:.6g}" for v in values)))
+    return _table(("trial", *names), rows)
+
+
 def _start(bundle: Bundle) -> str:
     return (
         "- `./serve.sh` where `tensorflow_model_server` is installed "
-        "(`MODEL_BASE_PATH`, `GRPC_PORT`, `REST_PORT` may be set);\n"
-        "- `docker compose up` here;\n"
-        "- `kubectl apply -f kubernetes.yaml`, with a volume claim `models` that holds "
-        f"`{bundle.model.name}/1/saved_model.pb`.\n\n"
+        "(`TENSORFLOW_MODEL_SERVER`, `MODELS`, `GRPC_PORT`, `REST_PORT` may be set);\n"
+        "- `docker compose up` here (`GRPC_PORT`, `REST_PORT` may be set);\n"
+        "- `kubectl apply -f kubernetes.yaml`, with a volume claim `models` that holds what lies "
+        f"in `{MODELS_FOLDER}/` here.\n\n"
         f"gRPC answers on port {GRPC_PORT}; REST and Prometheus metrics "
         f"(`/monitoring/prometheus/metrics`) on {REST_PORT}."
     )
@@ -46,21 +74,34 @@ def _start(bundle: Bundle) -> str:
 
 def _notes(bundle: Bundle) -> str:
     notes = ["The REST port is open for the metrics, whichever protocol was measured."]
+    if bundle.image == IMAGE:
+        notes.append(f"The image `{IMAGE}` is named here but was not what was measured.")
     names = bundle.server.model_names
     if len(names) > 1:
         notes.append(f"Spread the requests over the copies {', '.join(names)}.")
+    others = bundle.about.environment.get("other_models")
+    if others:
+        notes.append(f"It was measured beside {others} other models, which are not in these files.")
     if "LD_PRELOAD" in bundle.server.environment:
         library = bundle.server.environment["LD_PRELOAD"]
         notes.append(f"The image has to hold `{library}`; the official one does not.")
     if bundle.knob("cpu_frequency_mhz") is not None:
         notes.append("The CPU clock is the machine's and is set by none of these files.")
-    deployer = bundle.about.environment.get("deployer")
-    if deployer == "embedded":
+    if bundle.about.environment.get("deployer") == "embedded":
         notes.append(
             "It was measured on tuner's embedded server, which speaks TensorFlow Serving's "
             "protocol and runs the same kernels; measure again on the real one."
         )
     return "\n".join(f"- {note}" for note in notes)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Names and values of a JSON object, those of inner objects as ``outer.inner``."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            yield f"{prefix}{name}", str(value)
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import shlex
 
 from tuner.deploy.files import MODELS_FILE
-from tuner.export.bundle import CONFIG, GRPC_PORT, MODELS, REST_PORT, Bundle
-
-LOCAL_MODELS = "models.local.config"
+from tuner.export.bundle import CONFIG, GRPC_PORT, MODELS, MODELS_FOLDER, REST_PORT, Bundle
 
 
 def text(bundle: Bundle) -> str:
     """A POSIX shell script; its variables may be set from outside."""
     lines = [
         "#!/bin/sh",
-        f"# Trial {bundle.about.trial} of study {_comment(bundle.about.study)}; see README.md.",
+        f"# Trial {bundle.about.measured.trial} of study {_comment(bundle.about.study)}; see README.md.",
         "set -eu",
         'here=$(cd "$(dirname "$0")" && pwd)',
         'server=${TENSORFLOW_MODEL_SERVER:-tensorflow_model_server}',
-        f"models=${{MODEL_BASE_PATH:-{shlex.quote(str(bundle.model.base_path.absolute()))}}}",
+        f"models=${{MODELS:-$here/{MODELS_FOLDER}}}",
     ]
+    if MODELS_FILE in bundle.server.texts:
+        # TensorFlow Serving wants absolute paths, which are known only where the script lies.
+        listed = _in_here_document(bundle.server.texts[MODELS_FILE])
+        lines += ["list=$(mktemp)", 'cat > "$list" <<END']
+        lines += [listed.replace(f'"{MODELS}/', '"$models/').rstrip("\n"), "END"]
     for name, value in bundle.server.environment.items():
         lines.append(f"export {name}={shlex.quote(value)}")
     run = "exec "
@@ -44,9 +47,9 @@ def _argument(bundle: Bundle, name: str, value: str) -> str:
     if name == "rest_api_port":
         return f'--rest_api_port="${{REST_PORT:-{REST_PORT}}}"'
     if name == "model_base_path" and value == str(MODELS / bundle.model.name):
-        return '--model_base_path="$models"'
+        return f'--model_base_path="$models"/{shlex.quote(bundle.model.name)}'
     if name == "model_config_file":
-        value = value.replace(MODELS_FILE, LOCAL_MODELS)
+        return '--model_config_file="$list"'
     if value.startswith(f"{CONFIG}/"):
         return f'--{name}="$here/{value.removeprefix(f"{CONFIG}/")}"'
     return f"--{name}={shlex.quote(value)}"
@@ -54,3 +57,9 @@ def _argument(bundle: Bundle, name: str, value: str) -> str:
 
 def _comment(text: str) -> str:
     return " ".join(text.split())
+
+
+def _in_here_document(text: str) -> str:
+    for special in "\\$`":
+        text = text.replace(special, f"\\{special}")
+    return text
