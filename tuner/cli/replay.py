@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
 
+from tuner.cli import _format, _judgement
 from tuner.errors import UsageError
 from tuner.propose import NAMES
-from tuner.replay import Report, Table, compare, read_table
+from tuner.replay import Report, Table, compare, read
 
 HELP = "compare samplers on a recorded table, without a server"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--table", required=True, metavar="FILE.csv", help="the recorded table")
     parser.add_argument(
-        "--parameters", required=True, type=_names, metavar="A,B", help="columns that may vary"
+        "--table", required=True, metavar="FILE.csv|STUDY", help="a table, or a stored study as one"
+    )
+    parser.add_argument(
+        "--parameters",
+        type=_judgement.names,
+        default=[],
+        metavar="A,B",
+        help="columns that may vary (default: a study's knobs)",
     )
     parser.add_argument(
         "--objectives",
-        required=True,
-        type=_names,
+        type=_judgement.names,
+        default=[],
         metavar="X,Y",
-        help="columns to minimise; NAME:max maximises",
+        help="columns to minimise; NAME:max maximises (default: a study's objectives)",
     )
+    parser.add_argument("--storage", metavar="URL", help="where studies are kept")
     parser.add_argument(
         "--derive",
         action="append",
@@ -37,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--source",
         action="append",
         default=[],
-        metavar="FILE.csv",
+        metavar="FILE.csv|STUDY",
         help="a table of another environment to learn from (repeatable)",
     )
     parser.add_argument(
@@ -47,13 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--sampler",
-        type=_names,
+        type=_judgement.samplers,
         default=["auto"],
         metavar="NAME,…",
         help=f"samplers to compare: {', '.join(NAMES)} (default: auto)",
     )
-    parser.add_argument("--trials", type=_positive, default=50, help="trials a run (default: 50)")
-    parser.add_argument("--repeats", type=_positive, default=20, help="runs (default: 20)")
+    parser.add_argument("--trials", type=_format.positive_int, default=50, help="trials a run (default: 50)")
+    parser.add_argument("--repeats", type=_format.positive_int, default=20, help="runs (default: 20)")
     parser.add_argument("--seed", type=int, default=0, help="makes the comparison repeatable")
     parser.add_argument("--jobs", type=int, default=-1, help="processes (default: every core)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -64,17 +71,20 @@ def run(args: argparse.Namespace) -> int:
     if args.shuffle_source and not args.source:
         raise UsageError("--shuffle-source needs a --source to shuffle")
 
-    def read(file: str) -> Table:
-        return read_table(file, args.parameters, args.objectives, args.derive)
+    def table_of(reference: str) -> Table:
+        return read(reference, args.parameters, args.objectives, args.derive, args.storage)
 
-    table = read(args.table)
+    table = table_of(args.table)
+    sources = [table_of(source) for source in args.source]
+    for reference, source in zip(args.source, sources):
+        _refuse_other_objectives(reference, source, table)
     reports = compare(
         table,
         args.sampler,
         trials=args.trials,
         repeats=args.repeats,
         seed=args.seed,
-        sources=[read(source) for source in args.source],
+        sources=sources,
         shuffle_sources=args.shuffle_source,
         jobs=args.jobs,
     )
@@ -87,63 +97,34 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _refuse_other_objectives(reference: str, source: Table, table: Table) -> None:
+    wanted, given = ([(o.name, o.direction) for o in t.space.objectives] for t in (table, source))
+    if wanted != given:
+        raise UsageError(
+            f"--source {reference}: has the objectives {', '.join(n for n, _ in given)}, "
+            f"not {', '.join(n for n, _ in wanted)}; name them with --objectives"
+        )
+
+
 def _as_json(table: Table, reports: Mapping[str, Report], args: argparse.Namespace) -> str:
     return json.dumps(
         {
             "table": table.name,
             "configurations": table.space.size,
-            "objectives": list(args.objectives),
+            "parameters": [p.name for p in table.space.parameters],
+            "objectives": [o.name for o in table.space.objectives],
             "trials": args.trials,
             "repeats": args.repeats,
             "seed": args.seed,
-            "samplers": {name: asdict(report) for name, report in reports.items()},
+            "samplers": _judgement.as_json(reports),
         },
         indent=2,
     )
 
 
 def _as_text(table: Table, reports: Mapping[str, Report], args: argparse.Namespace) -> str:
-    rows = [
-        [
-            name,
-            _or_more(report.trials_to_95, args.trials),
-            _or_more(report.trials_to_99, args.trials),
-            f"{report.median[-1]:.3f}",
-            f"{report.q25[-1]:.3f}–{report.q75[-1]:.3f}",
-            f"{report.front_share:.0%}",
-        ]
-        for name, report in reports.items()
-    ]
-    head = ["sampler", "to 95 %", "to 99 %", f"after {args.trials}", "quartiles", "of front"]
     summary = (
         f"{table.name}: {table.space.size} configurations, {args.repeats} runs of "
         f"{args.trials} trials; hypervolume relative to the whole table's"
     )
-    lines = [summary, *_aligned([head, *rows])]
-    for name, report in reports.items():
-        for source, weights in report.weights.items():
-            shown = " ".join(f"{weight:.2f}" for weight in weights[:20])
-            lines.append(f"weight of {source} in {name} by trial: {shown}")
-    return "\n".join(lines)
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows]
-
-
-def _or_more(trials: int | None, limit: int) -> str:
-    return f"> {limit}" if trials is None else str(trials)
-
-
-def _names(text: str) -> list[str]:
-    names = [part.strip() for part in text.split(",") if part.strip()]
-    if not names:
-        raise argparse.ArgumentTypeError("should name at least one")
-    return names
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} should be a whole number of at least 1")
-    return int(text)
+    return f"{summary}\n{_judgement.as_text(reports, args.trials)}"

@@ -10,11 +10,12 @@ import numpy as np
 from joblib import Parallel, delayed, parallel_config
 from numpy.typing import NDArray
 
-from tuner.analysis.pareto import hypervolume, non_dominated
+from tuner.analysis.pareto import non_dominated
 from tuner.propose import make
 from tuner.propose.base import Proposer
 from tuner.propose.source import Source
 from tuner.replay.table import Table
+from tuner.replay.yardstick import Yardstick
 
 LEVELS = (0.95, 0.99)
 
@@ -82,31 +83,26 @@ def compare(
 def replay(table: Table, proposer: Proposer, trials: int, rng: np.random.Generator) -> Run:
     """Answer a proposer's proposals from the table until ``trials`` or nothing is left.
 
-    Each objective is scaled to [0, 1] over the table; the reference point is (1, …, 1). A curve
-    that ends early keeps its last value.
+    A curve that ends early keeps its last value.
     """
-    low, high = table.measured.min(axis=0), table.measured.max(axis=0)
-    span = np.where(high > low, high - low, 1.0)
-    reference = np.ones(len(low))
-    whole = hypervolume((table.measured - low) / span, reference)
-    places, notes, curve = [], [], []
-    front = np.empty((0, len(low)))
-    reached = 0.0
+    yardstick = Yardstick.over(table.measured)
+    places, notes, values = [], [], []
     for number in range(trials):
         proposal = proposer.propose()
         if proposal is None:
             break
         answer = table.answer(proposal.configuration, rng)
         proposer.observe(replace(answer, number=number, notes=proposal.notes))
-        if answer.values is not None:
-            front = np.vstack([front, (np.array(answer.values) - low) / span])
-            front = front[non_dominated(front)]
-            reached = hypervolume(front, reference) / whole if whole > 0 else 1.0
         places.append(table.place(proposal.configuration))
         notes.append(proposal.notes)
-        curve.append(reached)
-    curve += [reached] * (trials - len(curve))
-    return Run(tuple(places), np.array(curve), tuple(notes))
+        values.append(answer.values)
+    return Run(tuple(places), held(yardstick.curve(values), trials), tuple(notes))
+
+
+def held(curve: NDArray[np.float64], trials: int) -> NDArray[np.float64]:
+    """A curve of ``trials`` values; one that ended early keeps its last value."""
+    last = curve[-1] if len(curve) else 0.0
+    return np.concatenate([curve[:trials], np.full(max(trials - len(curve), 0), last)])
 
 
 def _sources(tables: Sequence[Table]) -> tuple[Source, ...]:
@@ -135,10 +131,16 @@ def _repeat(
 
 
 def _report(table: Table, runs: Sequence[Run]) -> Report:
-    curves = np.array([run.curve for run in runs])
-    q25, median, q75 = np.quantile(curves, (0.25, 0.5, 0.75), axis=0)
     front = set(np.flatnonzero(non_dominated(table.means)).tolist())
     shares = [len(front & set(run.places)) / len(front) for run in runs]
+    return report([run.curve for run in runs], float(np.mean(shares)), weights([run.notes for run in runs]))
+
+
+def report(
+    curves: Sequence[NDArray[np.float64]], front_share: float, weights: Mapping[str, Any]
+) -> Report:
+    """What the curves of one proposer's repeats, of one length, come to."""
+    q25, median, q75 = np.quantile(np.array(curves), (0.25, 0.5, 0.75), axis=0)
     to_95, to_99 = (_first(median >= level) for level in LEVELS)
     return Report(
         median=tuple(median.tolist()),
@@ -146,8 +148,8 @@ def _report(table: Table, runs: Sequence[Run]) -> Report:
         q75=tuple(q75.tolist()),
         trials_to_95=to_95,
         trials_to_99=to_99,
-        front_share=float(np.mean(shares)),
-        weights=_weights(runs),
+        front_share=front_share,
+        weights=weights,
     )
 
 
@@ -155,12 +157,14 @@ def _first(reached: NDArray[np.bool_]) -> int | None:
     return int(np.argmax(reached)) + 1 if reached.any() else None
 
 
-def _weights(runs: Sequence[Run]) -> dict[str, tuple[float, ...]]:
-    names = sorted({name for run in runs for note in run.notes for name in note.get("weights", ())})
-    trials = min(len(run.notes) for run in runs)
+def weights(notes: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, tuple[float, ...]]:
+    """Source -> its median weight in each trial, from the proposer's notes on the trials of each
+    run; as long as the shortest run."""
+    names = sorted({name for run in notes for note in run for name in note.get("weights", ())})
+    trials = min(map(len, notes))
     return {
         name: tuple(
-            float(np.median([run.notes[i].get("weights", {}).get(name, 0.0) for run in runs]))
+            float(np.median([run[i].get("weights", {}).get(name, 0.0) for run in notes]))
             for i in range(trials)
         )
         for name in names

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def replay_figure(reports: Mapping[str, Report], table: str) -> Figure:
+def replay_figure(
+    reports: Mapping[str, Report], table: str, whole: str = "the whole table's"
+) -> Figure:
     """Median hypervolume by trial with the quartiles as a band, one line a proposer."""
     figure, (axis,) = new_figure()
     for i, (name, report) in enumerate(reports.items()):
@@ -22,7 +24,7 @@ def replay_figure(reports: Mapping[str, Report], table: str) -> Figure:
         axis.fill_between(trials, report.q25, report.q75, color=colour, alpha=0.15, linewidth=0)
     axis.axhline(0.99, color=MUTED, linewidth=1, linestyle="--")
     axis.set_xlabel("trials")
-    axis.set_ylabel("hypervolume, relative to the whole table's")
+    axis.set_ylabel(f"hypervolume, relative to {whole}")
     lowest = min(report.q25[0] for report in reports.values())
     axis.set_ylim(max(0.0, min(lowest, 0.9)), 1.005)
     axis.legend(frameon=False, loc="lower right")
