@@ -188,25 +188,23 @@ class Store:
             at_most: how many trials, killed ones left out, the study may hold.
         """
         number = self.start(configuration, space, notes, attributes)
-        key, count = configuration_key(configuration), 0
-        trials = self._study.get_trials(deepcopy=False)
-        mark = trials[number].user_attrs["mark"]
-        for frozen in trials[: number + 1]:
-            if state_of(frozen) == "killed":
-                continue
-            count += 1
-            if frozen.number == number or frozen.number in known:
+        key = configuration_key(configuration)
+        earlier = self._study.get_trials(deepcopy=False)[: number + 1]
+        mark = earlier.pop().user_attrs["mark"]
+        for frozen in earlier:
+            if frozen.number in known or state_of(frozen) == "killed":
                 continue
             if frozen.user_attrs.get("mark") == mark:
                 # Optuna made the trial again after a commit whose answer was lost.
                 self.kill(frozen.number, "written twice when the database went away")
-                count -= 1
             elif configuration_key(frozen.params) == key:
                 self.kill(number, f"trial {frozen.number} of another worker measures the same")
                 return None
-        if at_most is not None and count > at_most:
-            self.kill(number, "other workers run the last trials that were wanted")
-            return None
+        if at_most is not None and number >= at_most:
+            count = sum(state_of(t) != "killed" for t in earlier if t.user_attrs.get("mark") != mark)
+            if count >= at_most:
+                self.kill(number, "other workers run the last trials that were wanted")
+                return None
         return number
 
     def finish(self, number: int, outcome: Outcome, space: Space) -> TrialRecord:
