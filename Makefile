@@ -15,8 +15,16 @@ study: $(READY)
 record: $(READY)
 	$(PYTHON) -m tuner record $(RECORD_ARGS)
 
+# Tests of running servers have the machine to themselves; all others share its cores.
+# PYTEST_ARGS picks some, e.g. PYTEST_ARGS="tests/load -k truth".
+ALONE := $(addprefix tests/,deploy endtoend load modelserver workers)
 test: $(READY)
+ifdef PYTEST_ARGS
 	$(PYTHON) -m pytest $(PYTEST_ARGS)
+else
+	$(PYTHON) -m pytest -n 2 $(addprefix --ignore=,$(ALONE)); calm=$$?; \
+	$(PYTHON) -m pytest --durations=25 $(ALONE) && exit $$calm
+endif
 
 # Speed of the embedded server and of the load generator; wants an idle machine.
 bench: $(READY)
