@@ -1,7 +1,7 @@
 """How fast the embedded server is, beside what the same model does in process.
 
 Server on one core, client on another, one thread inside and between operations, closed loop, one
-row a request: ``python benchmarks/modelserver.py [--json] [--seconds 4] [--models DIR]``. With
+row a request. In process each call has another row too, so that both read fresh memory: ``python benchmarks/modelserver.py [--json] [--seconds 4] [--models DIR]``. With
 ``--models`` the two SavedModels are kept there and found again.
 """
 
@@ -41,9 +41,12 @@ BASELINE = "DirectSession callable"
 def _run(core: int, *command: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(HERE.parent), "CUDA_VISIBLE_DEVICES": "-1"}
     pinned = ["taskset", "-c", str(core), sys.executable, *command]
-    return subprocess.run(
-        pinned, check=True, stdout=subprocess.PIPE, text=True, env=environment, timeout=600
-    ).stdout
+    done = subprocess.run(
+        pinned, check=False, capture_output=True, text=True, env=environment, timeout=600
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
+    return done.stdout
 
 
 def _helper(core: int, script: str, *arguments: str) -> Any:
@@ -137,28 +140,30 @@ def _seconds_to_ready(folder: Path, log: Path, times: int = 3) -> list[float]:
     return found[1:]
 
 
-def benchmark(models: Path, seconds: float, cores: tuple[int, int]) -> dict[str, Any]:
-    """Everything measured: in process, and one entry for each of ``ROWS``."""
+def _in_process(core: int, name: str, folder: Path, seconds: float, *more: str) -> Any:
+    arguments = ("measure", name, str(folder), f"--seconds={seconds}", *more)
+    return _helper(core, "modelserver_models.py", *arguments)
+
+
+def benchmark(
+    models: Path, seconds: float, cores: tuple[int, int], rows: Sequence[tuple[str, int, bool]]
+) -> dict[str, Any]:
+    """Everything measured: in process, and one entry for each of ``rows``."""
     result: dict[str, Any] = {"in_process": {}, "served": []}
     batching = models / "batching.txt"
     batching.write_text(BATCHING)
-    for name in dict.fromkeys(name for name, _, _ in ROWS):
+    for name in dict.fromkeys(name for name, _, _ in rows):
         folder = models / name
         if not (folder / "request.pb").is_file():
             _helper(cores[1], "modelserver_models.py", "build", name, str(folder))
-        for one, clients, batches in ROWS:
+        result["in_process"][name] = _in_process(
+            cores[0], name, folder, seconds / 4, "--all-executors"
+        )
+        for one, clients, batches in rows:
             if one != name:
                 continue
-            # The baseline is measured anew beside each row: a shared machine changes its speed.
-            rates = _helper(
-                cores[0],
-                "modelserver_models.py",
-                "measure",
-                name,
-                str(folder),
-                f"--seconds={seconds / 4}",
-            )
-            result["in_process"].setdefault(name, rates)
+            # A shared machine changes its speed: the baseline is measured on both sides of a row.
+            before = _in_process(cores[0], name, folder, seconds / 4)
             flags = ["--enable_batching", f"--batching_parameters_file={batching}"]
             log = models / "server.log"
             with _server(cores[0], folder, flags if batches else [], log) as (port, pid):
@@ -171,7 +176,9 @@ def benchmark(models: Path, seconds: float, cores: tuple[int, int]) -> dict[str,
                     f"--seconds={seconds}",
                     f"--server-pid={pid}",
                 )
-            in_process = rates[f"{BASELINE}, batches of {8 if batches else 1}"]
+            after = _in_process(cores[0], name, folder, seconds / 4)
+            label = f"{BASELINE}, batches of {8 if batches else 1}"
+            in_process = 2 / (1 / before[label] + 1 / after[label])
             result["served"].append(
                 {
                     "model": name,
@@ -185,8 +192,9 @@ def benchmark(models: Path, seconds: float, cores: tuple[int, int]) -> dict[str,
                     "client_limited": served["client_busy"] > 0.9 > served["server_busy"],
                 }
             )
-    log = models / "server.log"
-    result["mobilenet_v2_ready_s"] = _seconds_to_ready(models / "mobilenet_v2", log)
+    if any(name == "mobilenet_v2" for name, _, _ in rows):
+        log = models / "server.log"
+        result["mobilenet_v2_ready_s"] = _seconds_to_ready(models / "mobilenet_v2", log)
     return result
 
 
@@ -196,7 +204,7 @@ def table(result: dict[str, Any]) -> str:
     for name, rates in result["in_process"].items():
         for label, rate in rates.items():
             lines.append(f"  {name:14}{label:40}{rate:10.0f}")
-    lines.append("Served (in-process measured beside each row):")
+    lines.append("Served (in-process measured before and after each row):")
     head = "model clients batches in-process served share CPU-ms above-ms p50-ms p99-ms client-busy"
     lines.append(
         "  {:14}{:>8}{:>9}{:>12}{:>9}{:>7}{:>9}{:>10}{:>9}{:>9}{:>13}".format(*head.split())
@@ -211,8 +219,9 @@ def table(result: dict[str, Any]) -> str:
             f"{row['cpu_ms_above_in_process']:10.3f}{row['latency_p50_ms']:9.2f}"
             f"{row['latency_p99_ms']:9.2f}{row['client_busy']:13.2f}{note}"
         )
-    ready = ", ".join(f"{value:.2f}" for value in result["mobilenet_v2_ready_s"])
-    lines.append(f"A fresh server for MobileNetV2, from order to ready, s: {ready}")
+    if "mobilenet_v2_ready_s" in result:
+        ready = ", ".join(f"{value:.2f}" for value in result["mobilenet_v2_ready_s"])
+        lines.append(f"A fresh server for MobileNetV2, from order to ready, s: {ready}")
     return "\n".join(lines)
 
 
@@ -221,14 +230,16 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each row")
     parser.add_argument("--models", type=Path, help="keep the SavedModels here")
+    parser.add_argument("--model", choices=sorted({name for name, _, _ in ROWS}), help="only this")
     args = parser.parse_args()
+    rows = [row for row in ROWS if args.model in (None, row[0])]
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         parser.exit(2, "two cores are needed: one for the server, one for the client\n")
     with tempfile.TemporaryDirectory() as scratch:
         models = args.models or Path(scratch)
         models.mkdir(parents=True, exist_ok=True)
-        result = benchmark(models, args.seconds, (cores[0], cores[1]))
+        result = benchmark(models, args.seconds, (cores[0], cores[1]), rows)
     print(json.dumps(result, indent=1) if args.json else table(result))
 
 

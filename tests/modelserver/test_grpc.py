@@ -267,3 +267,10 @@ def test_an_encrypted_server_answers_clients_that_trust_it(start_server, models,
             server.channel = plain
         with pytest.raises(grpc.RpcError):
             server.predict({"x": [1.0]})
+
+
+def test_the_log_says_where_the_server_answers_in_one_line(server):
+    (ready,) = [line for line in server.log.read_text().splitlines() if " Ready: " in line]
+    assert ready.endswith(
+        f"gRPC at 127.0.0.1:{server.port}, REST at http://127.0.0.1:{server.rest_port}/v1/models/"
+    )

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from tuner.modelserver import flags
+from tuner.modelserver.hush import hushed
 from tuner.modelserver.status import ServingError
 
 _LOG = logging.getLogger("tuner.modelserver")
@@ -27,15 +28,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
     for name in ignored:
         _LOG.warning("Flag --%s is accepted but ignored by this server", name)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # no search for a GPU's driver at start
     # TensorFlow takes seconds to import: only after the command line is known to be right.
-    from tuner.modelserver import server as server_module
+    with hushed():
+        from tuner.modelserver import server as server_module
+        from tuner.modelserver import session
 
     if options.version:
         print(server_module.versions())
         return 0
     try:
+        with hushed():
+            session.find_devices(options)
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
         server = server_module.Server(options)
         server_module.install_signal_handlers(server)
         server.start()

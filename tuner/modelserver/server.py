@@ -6,12 +6,12 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType, SimpleNamespace
 
 import grpc
 import tensorflow as tf
-from tensorflow.core.protobuf import config_pb2, rewriter_config_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 from tuner.modelserver import grpc_server, rest
@@ -26,6 +26,7 @@ from tuner.modelserver.model_service import HealthService, ModelService
 from tuner.modelserver.protos import MonitoringConfig, SSLConfig, read_text_proto
 from tuner.modelserver.repository import Repository, RetryPolicy, single_model_config
 from tuner.modelserver.scheduler import BatchScheduler
+from tuner.modelserver.session import session_config
 from tuner.modelserver.status import ServingError
 from tuner.modelserver.warmup import warm_up
 
@@ -45,8 +46,6 @@ class Server:
 
     def __init__(self, options: SimpleNamespace) -> None:
         self._options = options
-        if options.xla_cpu_compilation_enabled:
-            _enable_xla()
         monitoring = MonitoringConfig()
         if options.monitoring_config_file:
             read_text_proto(options.monitoring_config_file, monitoring)
@@ -107,6 +106,7 @@ class Server:
         if options.rest_api_port:
             self._start_rest(models)
         self._start_grpc(models)
+        _LOG.info("Ready: %s", ", ".join(self._addresses()))
 
     def stop(self, *_: int | FrameType | None) -> None:
         """Take no new requests, let those in flight end, then return from ``wait``."""
@@ -120,6 +120,17 @@ class Server:
         if self._grpc is not None:
             self._grpc.stop(_GRACE_S)
         self.repository.stop()
+
+    def _addresses(self) -> Iterator[str]:
+        options = self._options
+        if options.port:
+            yield f"gRPC at {options.bind_address}:{options.port}"
+        if options.grpc_socket_path:
+            yield f"gRPC at unix:{options.grpc_socket_path}"
+        if options.rest_api_port:
+            yield f"REST at http://{options.bind_address}:{options.rest_api_port}/v1/models/"
+        if self._metrics_path and options.rest_api_port:
+            yield f"metrics at {self._metrics_path}"
 
     def _load(self, name: str, version: int, path: Path) -> Servable:
         options = self._options
@@ -199,23 +210,6 @@ class Server:
         self._grpc.start()
 
 
-def session_config(options: SimpleNamespace) -> config_pb2.ConfigProto:
-    """The session's ConfigProto: the file's, with thread counts always from the flags."""
-    config = config_pb2.ConfigProto()
-    if options.tensorflow_session_config_file:
-        read_text_proto(options.tensorflow_session_config_file, config)
-    both = options.tensorflow_session_parallelism
-    config.intra_op_parallelism_threads = both or options.tensorflow_intra_op_parallelism
-    config.inter_op_parallelism_threads = both or options.tensorflow_inter_op_parallelism
-    if options.mixed_precision == "bfloat16":
-        rewrites = config.graph_options.rewrite_options
-        rewrites.auto_mixed_precision_onednn_bfloat16 = rewriter_config_pb2.RewriterConfig.ON
-    if options.xla_cpu_compilation_enabled:
-        level = config_pb2.OptimizerOptions.ON_1
-        config.graph_options.optimizer_options.global_jit_level = level
-    return config
-
-
 def _drop_from_page_cache(path: Path) -> None:
     for file in path.rglob("*"):
         if file.is_file():
@@ -224,11 +218,6 @@ def _drop_from_page_cache(path: Path) -> None:
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             finally:
                 os.close(descriptor)
-
-
-def _enable_xla() -> None:
-    flags = os.environ.get("TF_XLA_FLAGS", "")
-    os.environ["TF_XLA_FLAGS"] = f"{flags} --tf_xla_auto_jit=1 --tf_xla_cpu_global_jit".strip()
 
 
 def _credentials(path: str) -> grpc.ServerCredentials | None:
