@@ -107,11 +107,21 @@ def test_a_path_that_is_not_there_is_a_mistake(capsys: pytest.CaptureFixture[str
     assert "nowhere.db: no such database or folder" in capsys.readouterr().err
 
 
-def test_the_readme_section_tells_precision_repeats_and_reasons(
+def test_a_text_without_the_marks_is_left_alone(
     recorded: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["studies", "--markdown"]) == 0
-    told = capsys.readouterr().out
+    Path("README.md").write_text("text")
+    assert main(["studies", "--write", "README.md"]) == 2
+    assert "has no lines <!-- recorded -->" in capsys.readouterr().err
+    assert Path("README.md").read_text() == "text"
+
+
+def test_the_readme_section_tells_precision_repeats_and_reasons(recorded: Bench) -> None:
+    readme = Path("README.md")
+    readme.write_text("before\n<!-- recorded -->\nold\n<!-- /recorded -->\nafter\n")
+    assert main(["studies", "--write", "README.md"]) == 0
+    told = readme.read_text()
+    assert told.startswith("before\n") and told.endswith("\nafter\n") and "old" not in told
     # The formula's p99 interval is 10 % to either side, and it answers the same each time.
     assert re.search(r"`first@load=light`.* 10% +\| 0% \(\d\)", told)
     assert "`first@load=high`" in told and "the server ended by itself" in told

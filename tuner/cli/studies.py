@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 
 from tabulate import tabulate
 
 from tuner.cli import _recorded, one_line
 from tuner.cli._recorded import Recorded
-from tuner.errors import StudyError
+from tuner.errors import StudyError, UsageError
 from tuner.measurement import REASONS
 
+BEGIN, END = "<!-- recorded -->", "<!-- /recorded -->"
 HELP = "list recorded studies: what was measured, where, and how much of it is valid"
 
 
@@ -22,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="databases, folders of them, or storage URLs (default: studies)")
     add("--json", action="store_true",
         help="an array with an object for each model, workload and load level")
-    add("--markdown", action="store_true", help="the section of studies/README.md")
+    add("--write", type=Path, metavar="FILE.md",
+        help=f"write tables of it into a text, between the lines {BEGIN} and {END}")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -38,13 +41,25 @@ def run(args: argparse.Namespace) -> int:
             broken += 1
     if args.json:
         print(json.dumps([one.to_json() for one in found], indent=2))
-    elif args.markdown:
-        print(_markdown(found))
+    elif args.write:
+        _write(args.write, _markdown(found))
     elif found:
         print(_table(found))
     elif not broken:
         print("no recorded study here; `tuner record` makes some")
     return 1 if broken and not found else 0
+
+
+def _write(file: Path, text: str) -> None:
+    """Put ``text`` in the place of what stands between the marks of a file."""
+    try:
+        before, begun, rest = file.read_text(encoding="utf-8").partition(BEGIN)
+        _, ended, after = rest.partition(END)
+        if not (begun and ended):
+            raise UsageError(f"--write {file}: has no lines {BEGIN} and {END}")
+        file.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--write {file}: {error.strerror}") from None
 
 
 def _table(found: list[Recorded]) -> str:
@@ -62,7 +77,7 @@ def _table(found: list[Recorded]) -> str:
 def _markdown(found: list[Recorded]) -> str:
     """Tables of what was measured, how precisely, and why the rest is invalid."""
     head = ["study", "model", "workload", "load", "requests/s", "valid", "invalid", "trials",
-            "requests in a stage", "p99 ± (95 %)", "spread of p99 again"]
+            "requests in a stage", "p99 ± (95 %)", "p99 again"]
     rows = [
         [
             f"`{one.name}`", one.model, one.workload, one.load, _number(one.rate_rps),
