@@ -49,14 +49,15 @@ def summarise(
         lag = None if plan.pattern == "closed" else lag_p99_ms(window)
         latencies = window.latencies_ms
         if len(latencies):
-            p50, p95, p99 = percentiles_ms(latencies, (50.0, 95.0, 99.0))
+            biggest = float(latencies.max())
+            # A histogram answers with the upper end of a bucket, which may lie above the largest.
+            p50, p95, p99 = (min(p, biggest) for p in percentiles_ms(latencies, (50.0, 95.0, 99.0)))
             tail, middle = percentile_interval(latencies, 0.99), percentile_interval(latencies, 0.5)
             precise = tail.relative_half_width <= plan.precision
             details = dict(details) | {
                 "effective_samples_p99": round(tail.effective_samples, 1),
                 "p99_interval_bounded": bool(np.isfinite(tail.high)),
             }
-            biggest = float(latencies.max())
             numbers = {
                 "latency_p50_ms": p50,
                 "latency_p95_ms": p95,
