@@ -200,7 +200,7 @@ def _(room: Room) -> str:
     clock = room.folder / "clock"
     clock.write_text("+0")
     room.environment |= {
-        "LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1",
+        "LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_CACHE_DURATION": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1",
     }
     process = room.start(*room.study_arguments(4))

@@ -19,6 +19,8 @@ from tuner.measurement import Configuration, Outcome, Scalar
 from tuner.space import Space
 
 REQUESTS = 5
+GATE = Path(os.environ["QUICK_GATE"]) if "QUICK_GATE" in os.environ else None
+"""No trial ends before this file is there: so everybody has one when somebody is to be killed."""
 
 
 class Quick:
@@ -40,7 +42,8 @@ class Quick:
         self, configuration: Configuration, levels: Sequence[Mapping[str, Scalar]],
         numbers: Sequence[int],
     ) -> list[Outcome]:
-        time.sleep(float(os.environ.get("QUICK_TRIAL_S", "0")))
+        while GATE is not None and not GATE.exists():
+            time.sleep(0.05)
         begun = time.perf_counter()
         for _ in range(REQUESTS):
             self._ask(status_request("m"), timeout=10)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,20 +18,25 @@ from tuner.cli import _arms
 SPACE = "name: s\nparameters: {threads: {low: 1, high: 100000}}\n"
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with a study of two finished trials."""
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "s.yaml").write_text(SPACE)
+    url = f"sqlite:///{folder}/s.db"
+    command = ["study", "--space", f"{folder}/s.yaml", "--storage", url, "--objective", QUICK]
+    assert cli.main([*command, "--quiet", "--trials", "2"]) == 0
+    return folder / "s.db"
+
+
 @pytest.fixture
-def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A study of two finished trials."""
+def url(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A copy of it, of the test's own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("TUNER_STORAGE", raising=False)
-    Path("s.yaml").write_text(SPACE)
-    url = f"sqlite:///{tmp_path}/s.db"
-    assert study(url, "2") == 0
-    return url
-
-
-def study(url: str, trials: str) -> int:
-    return cli.main(["study", "--space", "s.yaml", "--storage", url, "--objective", QUICK,
-                     "--quiet", "--trials", trials])
+    with closing(sqlite3.connect(made)) as source, closing(sqlite3.connect("s.db")) as copy:
+        source.backup(copy)
+    return f"sqlite:///{tmp_path}/s.db"
 
 
 def worker(url: str, *more: str) -> int:
