@@ -38,11 +38,13 @@ def test_the_shipped_plan_records_four_models_over_two_kinds_of_workload() -> No
     assert any(r.sampler == "screening" for r in recordings)
 
 
-def test_the_factorial_crosses_every_knob_but_threads_that_one_cpu_cannot_run() -> None:
+def test_the_factorial_is_fully_crossed_over_grpc_and_in_part_over_rest() -> None:
     configurations = list(space.load("record").configurations())
-    assert len(configurations) == 13 * 2 * 5
-    single = [c for c in configurations if c["cpus"] == 1]
-    assert {c["tensorflow_intra_op_parallelism"] for c in single} == {1}
+    over_grpc = [c for c in configurations if c["protocol"] == "grpc"]
+    assert (len(over_grpc), len(configurations)) == (19 * 5, 19 * 5 + 10 * 3)
+    # Each REST configuration has its twin, so that the protocol's effect is told by pairs.
+    twins = [{**c, "protocol": "grpc"} for c in configurations if c["protocol"] == "rest"]
+    assert all(twin in over_grpc for twin in twins)
 
 
 def test_the_screening_design_shows_each_knob_equally_often_at_both_levels() -> None:
