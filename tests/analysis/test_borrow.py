@@ -112,6 +112,10 @@ def test_costs_of_the_dnn_explain_the_best_response() -> None:
 def test_costs_are_found_wherever_the_record_keeps_them() -> None:
     record = {"a": {"flops_per_inference": 3, "name": "x"}, "bytes": 2.5, "trained_bytes": True}
     assert model_costs(record) == {"a.flops_per_inference": 3, "bytes": 2.5}
+    speed = {"machine": "m", "ms_per_row": {"1": 4.0, "16": 1.0}, "batch_efficiency": 4.0}
+    assert model_costs({"speed": speed}) == {
+        "speed.ms_per_row.1": 4.0, "speed.batch_efficiency": 4.0
+    }
 
 
 def test_borrow_reports_every_pair(

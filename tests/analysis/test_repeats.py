@@ -80,7 +80,8 @@ def test_a_metric_without_intervals_gets_one_from_repeats() -> None:
 def test_one_with_many_repeats_elsewhere_gets_the_noise_of_the_study() -> None:
     rows = [{"size": s, "p99": p * (10 + s), "half": 0.1} for p in (0.9, 1.1) for s in range(5)]
     pooled = pool(trials([*rows, {"size": 9, "p99": 30.0, "half": 0.1}])).set_index("size")
-    assert pooled.loc[9, "latency_p99_low_ms"] < 25 < 36 < pooled.loc[9, "latency_p99_high_ms"]
+    assert pooled.loc[9, "latency_p99_low_ms"] < 25
+    assert pooled.loc[9, "latency_p99_high_ms"] > 36
     alone = pool(trials([*rows[:2], rows[5], {"size": 9, "p99": 30.0, "half": 0.1}])).set_index("size")
     assert alone.loc[9, "latency_p99_high_ms"] == pytest.approx(30.1)
 

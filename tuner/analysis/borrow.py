@@ -24,7 +24,7 @@ from tuner.errors import TableError
 
 Floats = NDArray[np.float64]
 
-_COSTS = re.compile(r"flops|operations|parameters|bytes|batch_efficiency")
+_COSTS = re.compile(r"flops|operations|parameters|bytes|batch_efficiency|ms_per_row\.1$")
 
 
 def borrowed_front(
@@ -164,7 +164,7 @@ def correlation_table(environments: Sequence[Environment]) -> pd.DataFrame:
 
 def model_costs(environment: Mapping[str, Any]) -> dict[str, float]:
     """The numbers in an environment record that say what a DNN costs: operations, parameters,
-    bytes, batch efficiency; dotted path -> value, whatever record they stand in."""
+    bytes, batch efficiency, milliseconds of a row alone; dotted path -> value, whatever record they stand in."""
     found: dict[str, float] = {}
 
     def walk(held: Any, path: str) -> None:

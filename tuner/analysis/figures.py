@@ -8,6 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tuner.errors import UsageError
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -52,5 +54,11 @@ def title(axis: Axes, text: str) -> None:
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Write a figure; the suffix of the path names the format."""
-    figure.savefig(path, dpi=160)
+    """Write a figure; the suffix of the path names the format.
+
+    Raises UsageError where the file cannot be written or the format is unknown.
+    """
+    try:
+        figure.savefig(path, dpi=160)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be written: {error}") from None

@@ -202,7 +202,7 @@ def _bounds(row: Any, metric: str, objectives: list[str]) -> str:
     if metric not in objectives and metric != "latency_p99_ms":
         return ""
     low, high = (row.get(name) for name in interval_names(metric))
-    return "" if low is None or low != low else f" [{_format.number(low)}–{_format.number(high)}]"
+    return "" if low is None or math.isnan(low) else f" [{_format.number(low)}–{_format.number(high)}]"
 
 
 def _short(name: str) -> str:

@@ -1,0 +1,185 @@
+"""Commands on stored studies that are unlike any study one hopes for: one line, never a traceback."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.study.conftest import measured
+from tuner import store
+from tuner.cli import main
+from tuner.measurement import Configuration, Failure, Measurement, Outcome
+from tuner.space_file import parse
+
+SPACE = """
+name: odd
+{more}
+parameters:
+  threads: {{values: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]}}
+  batching: {{choices: [false, true]}}
+"""
+Answer = Callable[[Configuration, int], Outcome]
+
+
+def source(outcome: Measurement, name: str) -> Measurement:
+    assert outcome.energy is not None
+    return dataclasses.replace(outcome, energy=dataclasses.replace(outcome.energy, source=name))
+
+
+def failed(configuration: Configuration, number: int) -> Outcome:
+    return Failure("crash", "the server ended", "log")
+
+
+def ordinary(configuration: Configuration, number: int) -> Outcome:
+    threads = int(configuration["threads"])
+    return measured(100 / threads, threads * (0.2 if configuration["batching"] else 0.1))
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., str]:
+    def build(answer: Answer, count: int, more: str = "", name: str = "odd") -> str:
+        space = parse(SPACE.format(more=more))
+        file = tmp_path / f"{name}.db"
+        study = store.Store.create(f"sqlite:///{file}", name, space, {"energy_method": "estimate"})
+        for configuration in list(space.configurations())[:count]:
+            number = study.start(configuration, space, {}, {})
+            study.finish(number, answer(configuration, number), space)
+        return str(file)
+
+    return build
+
+
+Printed = tuple[int, str, str]
+
+
+@pytest.fixture
+def tuner(capsys: pytest.CaptureFixture[str]) -> Callable[..., Printed]:
+    def run(*arguments: str) -> Printed:
+        code = main(list(arguments))
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.err and (code == 0 or printed.err.count("\n") == 1)
+        return code, printed.out, printed.err
+
+    return run
+
+
+COMMANDS = (
+    ["pareto", "STUDY", "--json"], ["pareto", "STUDY"], ["importance", "STUDY"],
+    ["model", "STUDY", "--repeats", "1", "--models", "tree"],
+    ["transfer", "--source", "STUDY", "--target", "STUDY"], ["borrow", "STUDY", "STUDY"],
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "count", "more"),
+    [
+        (failed, 3, ""),
+        (ordinary, 0, ""),
+        (ordinary, 1, ""),
+        (lambda c, n: measured(10.0, 1.0), 11, ""),
+        (lambda c, n: failed(c, n) if n % 2 else ordinary(c, n), 12, ""),
+        (ordinary, 6, "objectives: [latency_p99_ms, energy_per_request_j, throughput_rps]"),
+        (ordinary, 6, "objectives: [latency_p99_ms]\nconstraints:\n  energy_per_request_j: {max: 0.5}"),
+        (ordinary, 6, "objectives: [latency_p99_ms]\nconstraints:\n  latency_p99_ms: {max: 1}"),
+        (ordinary, 3, "objectives: [latency_p99_ms, energy_net_per_request_j]"),
+    ],
+    ids=["all failed", "no trial", "one trial", "constant", "half failed", "three objectives",
+         "one objective", "none feasible", "objective not measured"],
+)
+def test_every_command_answers_an_odd_study_in_words(
+    make: Callable[..., str], tuner: Callable[..., Printed], answer: Answer, count: int, more: str
+) -> None:
+    study = make(answer, count, more)
+    for command in COMMANDS:
+        code, out, err = tuner(*(study if word == "STUDY" else word for word in command))
+        assert code in (0, 2) and (out if code == 0 else err)
+        if "--json" in command and code == 0:
+            assert "front" in json.loads(out)
+
+
+def test_a_plot_of_three_objectives_or_into_nowhere_is_refused_in_one_line(
+    make: Callable[..., str], tuner: Callable[..., Printed], tmp_path: Path
+) -> None:
+    three = make(ordinary, 4, "objectives: [latency_p99_ms, energy_per_request_j, throughput_rps]")
+    assert "two objectives" in tuner("pareto", three, "--plot", str(tmp_path / "p.png"))[2]
+    two = make(ordinary, 4, name="two")
+    assert tuner("pareto", two, "--plot", str(tmp_path / "no" / "p.png"))[0] == 2
+    assert tuner("borrow", two, two, "--plot", str(tmp_path / "no" / "p.png"))[0] == 2
+
+
+def test_pareto_refuses_trials_of_two_energy_sources_but_not_their_latencies(
+    make: Callable[..., str], tuner: Callable[..., Printed]
+) -> None:
+    def mixed(configuration: Configuration, number: int) -> Outcome:
+        told = ordinary(configuration, number)
+        assert isinstance(told, Measurement)
+        return source(told, "rapl") if number >= 2 else told
+
+    code, _, error = tuner("pareto", make(mixed, 4))
+    assert code == 2 and "source fake and rapl (trials 0-1 and 2-3)" in error
+    latency = make(mixed, 4, "objectives: [latency_p99_ms]", name="latency")
+    assert tuner("pareto", latency)[0] == 0
+    for command in ("importance", "model"):
+        code, _, error = tuner(command, f"{latency}:energy_per_request_j")
+        assert code == 2 and "measured in different ways" in error
+
+
+def test_transfer_and_borrow_refuse_studies_of_two_energy_sources(
+    make: Callable[..., str], tuner: Callable[..., Printed]
+) -> None:
+    one = make(ordinary, 4)
+    other = make(lambda c, n: source(ordinary(c, n), "rapl"), 4, name="other")  # type: ignore[arg-type]
+    energy = "energy_per_request_j"
+    for command in (["transfer", "--source", f"{one}:{energy}", "--target", f"{other}:{energy}"],
+                    ["transfer", "--all", f"{one}:{energy}", f"{other}:{energy}"],
+                    ["borrow", one, other]):
+        code, _, error = tuner(*command)
+        assert code == 2 and "different ways: source fake and rapl" in error
+    assert tuner("transfer", "--source", one, "--target", other)[0] == 0
+    assert tuner("borrow", one, other, "--objectives", "latency_p99_ms")[0] == 0
+
+
+def test_pareto_and_export_use_repeats_and_the_longer_measurement(
+    make: Callable[..., str], tuner: Callable[..., Printed]
+) -> None:
+    file = make(ordinary, 2)  # one thread, without and with batching: the first is better
+    space = parse(SPACE.format(more=""))
+    study = store.open_study(file)
+    for _ in range(2):
+        number = study.start({"threads": 1, "batching": False}, space, {}, {})
+        study.finish(number, measured(70.0, 0.1), space)
+    found = json.loads(tuner("pareto", file, "--json")[1])
+    (member,) = found["front"]
+    assert (member["trial"], member["trials"], member["repeats"]) == (0, [0, 2, 3], 3)
+    assert member["metrics"]["latency_p99_ms"] == pytest.approx(80)
+    assert found["trials"] | {"finished": 4, "configurations": 2} == found["trials"]
+    metrics: dict[str, Any] = {**member["metrics"], "latency_p99_ms": 90.0}
+    study.put("measured_again", [{
+        "trial": 2, "window_s": 60.0, "metrics": metrics, "violations": {"error_rate <= 0.01": -1},
+        "intervals": {"latency_p99_ms": [88.0, 92.0]},
+    }])
+    (member,) = json.loads(tuner("pareto", file, "--json")[1])["front"]
+    assert (member["trial"], member["measured_again_s"]) == (2, 60.0)
+    assert member["metrics"]["latency_p99_ms"] == 90
+    assert "trial 2: values of its longer measurement (1 min" in tuner("pareto", file)[1]
+
+
+def test_a_net_energy_that_cannot_be_told_from_nothing_fails_with_its_reason(
+    make: Callable[..., str], tuner: Callable[..., Printed]
+) -> None:
+    def quiet(configuration: Configuration, number: int) -> Outcome:
+        told = ordinary(configuration, number)
+        assert isinstance(told, Measurement) and told.energy is not None
+        energy = dataclasses.replace(told.energy, idle_w=9.0, net_j=-0.2 if number else 12.0)
+        return dataclasses.replace(told, energy=energy)
+
+    file = make(quiet, 3, "objectives: [latency_p99_ms, energy_net_per_request_j]")
+    found = json.loads(tuner("pareto", file, "--json")[1])
+    assert found["trials"]["failed"] == {"energy_unresolved": 2}
+    assert [m["trial"] for m in found["front"]] == [0]
+    assert "-0.2 J above idle" in store.load_records(file)[1].message
