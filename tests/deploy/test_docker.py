@@ -15,7 +15,7 @@ from objectives import serving
 from tests.contracts.deployer_contract import DeployerContract, check_other_ports_are_tried
 from tests.deploy import engine
 from tests.deploy.asking import predict_raw
-from tuner import load, propose, space_file, store, study, trial
+from tuner import load, models, propose, space_file, store, study, trial
 from tuner.deploy import make
 from tuner.deploy.base import Deployer, DeploymentRequest, ModelToServe
 from tuner.deploy.docker import OWNER
@@ -118,6 +118,9 @@ def test_a_study_runs_each_trial_in_a_container_under_its_limits(
     def run_stage(plan: load.StagePlan, observer: load.StageObserver) -> StageResult:
         return load.run_stage(dataclasses.replace(plan, max_warmup_s=0.5), observer)
 
+    rows = {"x": models.TensorSpec("float32", (None, 1))}
+    record = models.ModelRecord("doubling", doubling.base_path, 1, "own", "abc", rows, {})
+    monkeypatch.setattr(models, "resolve", lambda name, progress: record)
     monkeypatch.setattr(trial, "run_stage", run_stage)
     monkeypatch.setattr(trial, "disturbance", lambda details: None)
     np.savez(tmp_path / "rows.npz", x=np.ones((8, 1), np.float32))

@@ -1,0 +1,123 @@
+"""``tuner export`` finds a stored trial and writes what runs it."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.study.conftest import measured
+from tuner import models, propose, space_file, store, study
+from tuner.cli import export as command
+from tuner.errors import StudyError, UsageError
+from tuner.measurement import Configuration, Failure, Outcome, Scalar
+
+SPACE = """
+name: kept
+parameters:
+  max_batch_size: {values: [2, 4, 8, 16]}
+fixed: {enable_batching: true, cpus: 1}
+"""
+NUMBERS = {2: (40.0, 0.1), 4: (12.0, 0.2), 8: (10.0, 0.9), 16: None}
+"""Batch size -> p99 in ms and energy in J; ``None``: it crashes. 4 is the knee."""
+
+
+class Recorded:
+    """Answers from the numbers above."""
+
+    def evaluate(
+        self, configuration: Configuration, levels: Sequence[Mapping[str, Scalar]],
+        numbers: Sequence[int],
+    ) -> list[Outcome]:
+        found = NUMBERS[int(configuration["max_batch_size"])]
+        return [measured(*found) if found else Failure("crash", "ended", "")]
+
+    def attributes(self) -> Mapping[str, object]:
+        return {"seed": 3, "versions": {"tensorflow": "2.21"}}
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> models.ModelRecord:
+    base = tmp_path_factory.mktemp("models") / "mine"
+    (base / "1").mkdir(parents=True)
+    (base / "1" / "saved_model.pb").write_bytes(b"graph")
+    return models.ModelRecord("mine", base, 1, "own", "abc", inputs={}, outputs={})
+
+
+@pytest.fixture(scope="module")
+def database(record: models.ModelRecord, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of four configurations."""
+    file = tmp_path_factory.mktemp("study") / "kept.db"
+    space = space_file.parse(SPACE, file="kept.yaml")
+    environment = {"model": "mine", "model_checksum": record.checksum, "deployer": "embedded"}
+    kept = store.Store.create(f"sqlite:///{file}", "kept", space, environment)
+    kept.put("settings", {"model": str(record.path)})
+    study.run(space, [study.Arm({}, kept, propose.make("grid", space, seed=0))], Recorded(),
+              n_trials=None)
+    return file
+
+
+@pytest.fixture(autouse=True)
+def resolved(record: models.ModelRecord, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading a SavedModel takes TensorFlow seconds, and has tests of its own."""
+    monkeypatch.setattr(models, "resolve", {str(record.path): record, "mine": record}.__getitem__)
+
+
+def run(*arguments: object) -> int:
+    """The command in this process: parse, then run."""
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return command.run(parser.parse_args([str(argument) for argument in arguments]))
+
+
+def number_of(database: Path, size: int) -> int:
+    records = store.open_study(str(database)).records()
+    return next(r.number for r in records if r.configuration["max_batch_size"] == size)
+
+
+def test_the_knee_is_exported_with_its_fixed_settings(
+    database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(database, "--knee", "--to", tmp_path / "out") == 0
+    assert str(tmp_path / "out" / "compose.yaml") in capsys.readouterr().out
+    assert "value: 4" in (tmp_path / "out" / "batching_parameters.txt").read_text()
+    assert "taskset -c 0-0" in (tmp_path / "out" / "serve.sh").read_text()
+    readme = (tmp_path / "out" / "README.md").read_text()
+    assert "| latency_p99_ms | 12 | 10.8 to 13.2 |" in readme
+    assert "| versions.tensorflow | 2.21 |" in readme
+
+
+def test_a_trial_is_exported_by_its_number_and_replaced_by_force(
+    database: Path, tmp_path: Path
+) -> None:
+    arguments = database, "--trial", number_of(database, 8), "--to", tmp_path / "out"
+    assert run(*arguments) == 0
+    with pytest.raises(UsageError, match="holds an earlier export; --force replaces it"):
+        run(*arguments)
+    assert run(*arguments, "--force", "--image", "mine:1") == 0
+    assert "mine:1" in (tmp_path / "out" / "compose.yaml").read_text()
+    assert "value: 8" in (tmp_path / "out" / "batching_parameters.txt").read_text()
+
+
+def test_a_trial_without_a_measurement_is_refused_with_its_reason(
+    database: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(StudyError, match="has no measurement: crash"):
+        run(database, "--trial", number_of(database, 16), "--to", tmp_path / "out")
+    with pytest.raises(StudyError, match="has no trial 99"):
+        run(database, "--trial", 99, "--to", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_model_than_the_measured_one_is_exported_only_by_name(
+    database: Path, record: models.ModelRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = dataclasses.replace(record, checksum="other")
+    monkeypatch.setattr(models, "resolve", lambda name: changed)
+    arguments = database, "--knee", "--to", tmp_path / "out"
+    with pytest.raises(StudyError, match="its checksum is other, not abc"):
+        run(*arguments)
+    assert run(*arguments, "--model", "mine") == 0
