@@ -36,10 +36,12 @@ parameters:
   enable_batching: {choices: [false, true]}
   max_batch_size: {low: 1, high: 100000, when: {enable_batching: true}}
 """)
-SCRATCH = (Path(tempfile.gettempdir()), Path("/dev/shm"), Path("/run"))
-"""Where programs leave things."""
+SHARED_MEMORY = Path("/dev/shm")
 MEMORY_MIB_PER_100 = 2.0
 """A trial's record stays in memory, some 10 KiB of it: 1 MiB in 100 trials. Twice that is allowed."""
+
+SETTLED = 100
+"""Of fewer trials memory says nothing: caches still fill."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Watcher(study.Silence):
 
     def __init__(self, artifacts: Path) -> None:
         self._process, self._artifacts = psutil.Process(), artifacts
-        self._scratch_before = scratch()
+        self.scratch_before = scratch()
         self.looks: list[Look] = []
         self.failed: dict[str, int] = {}
 
@@ -70,7 +72,7 @@ class Watcher(study.Silence):
             self._process.memory_info().rss / 2**20,
             sum(_rss(child) for child in children) / 2**20,
             self._process.num_fds(), threading.active_count(), len(children),
-            len(scratch() - self._scratch_before),
+            len(scratch() - self.scratch_before),
             len(list((self._artifacts / f"{record.number:05d}").iterdir())),
         ))
         if record.reason:
@@ -87,11 +89,9 @@ def _rss(process: psutil.Process) -> int:
 
 
 def scratch() -> set[str]:
-    """Names of this user's files where programs leave things."""
-    return {
-        entry.path for folder in SCRATCH if folder.is_dir() for entry in os.scandir(folder)
-        if entry.name.startswith("tuner") and entry.stat(follow_symlinks=False).st_uid == os.getuid()
-    }
+    """What this process left where programs leave things."""
+    here = {entry.path for entry in os.scandir(tempfile.gettempdir())}
+    return here | {str(path) for path in SHARED_MEMORY.glob(f"*-{os.getpid()}-*")}
 
 
 def main() -> int:
@@ -105,6 +105,9 @@ def main() -> int:
     space = dataclasses.replace(SPACE, settings=settings)
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         artifacts = Path(folder) / "artifacts"
+        # Of its own, so that nobody else's files are counted.
+        (Path(folder) / "tmp").mkdir()
+        os.environ["TMPDIR"] = tempfile.tempdir = f"{folder}/tmp"
         watcher = Watcher(artifacts)
         with serving.open(space, serving.Options(artifacts), _say) as evaluator:
             evaluator.calibrate({}, _say)
@@ -115,7 +118,8 @@ def main() -> int:
                 listener=watcher,
             )
         left = [p for p in psutil.Process().children(recursive=True) if p.is_running()]
-        left_files = len(scratch() - watcher._scratch_before)
+        left_files = len(scratch() - watcher.scratch_before)
+        tempfile.tempdir = None
     return report(watcher, args.trials, len(left), left_files)
 
 
@@ -143,7 +147,7 @@ def report(watcher: Watcher, trials: int, left: int, left_files: int) -> int:
         f"left at the end: {left} processes, {left_files} files"
     )
     grows = (
-        growth["memory_mib"] > MEMORY_MIB_PER_100 * max(1.0, 200 / trials)
+        (trials >= SETTLED and growth["memory_mib"] > MEMORY_MIB_PER_100)
         or last.descriptors > first.descriptors + 2 or last.threads > first.threads + 1
         or last.scratch > first.scratch + 1 or left or left_files
     )
