@@ -96,8 +96,31 @@ def test_a_source_that_helps_gains_weight_and_one_that_misleads_loses_it():
     weights = seen[-1].notes["weights"]
     assert weights["good"] > 0.9
     assert weights["bad"] < 0.05
-    alone = run(make("transfer", PLANE, seed=0, sources=both[1:]), 10, plane)
-    assert alone[-1].notes["weights"]["bad"] < 0.3
+
+
+def test_a_source_whose_knobs_explain_nothing_is_left_out_and_auto_goes_on_as_without():
+    every = list(PLANE.configurations())
+    order = np.random.default_rng(0).permutation(len(every))
+    dealt = [Observation(c, "complete", plane(every[i])) for c, i in zip(every, order)]
+    proposer = make("transfer", PLANE, seed=0, sources=(Source("dealt", tuple(dealt)),))
+    assert "dealt left out" in proposer.explain()
+    seen = run(proposer, 5, plane)
+    assert seen[0].notes["weights"] == {"own": 1.0, "dealt": 0.0}
+    alone = run(make("auto", PLANE, seed=0), 5, plane)
+    assert [o.configuration for o in seen] == [o.configuration for o in alone]
+
+
+def test_a_source_that_says_the_opposite_is_dropped_within_a_few_trials():
+    def opposite(c):
+        a, b = plane(c)
+        return 20.0 / a, 20.0 / b
+
+    source = Source(
+        "opposite",
+        tuple(Observation(c, "complete", opposite(c)) for c in PLANE.configurations()),
+    )
+    seen = run(make("transfer", PLANE, seed=0, sources=(source,)), 6, plane)
+    assert seen[-1].notes["weights"]["opposite"] < 0.1
 
 
 def test_screening_tells_main_effects_apart_in_few_trials():

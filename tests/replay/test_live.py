@@ -12,7 +12,6 @@ from tuner.errors import TableError
 from tuner.replay.live import judge
 
 
-
 def test_the_front_of_all_runs_together_is_the_measure():
     reports = judge(
         {"a": [[(0.0, 1.0), (1.0, 0.0)]], "b": [[(0.5, 0.5), None]]},

@@ -54,14 +54,18 @@ def expected_hypervolume_improvement(
     below ``reference``. Cut at the front's first coordinates it is a sum of strips, and the
     expectation of each is a product of two one-dimensional gains (Emmerich et al. 2011).
     """
-    inside = front[(front < reference).all(axis=1)]
-    inside = inside[np.lexsort((inside[:, 1], inside[:, 0]))]
-    falling = inside[:, 1] < np.minimum.accumulate(np.r_[np.inf, inside[:, 1]])[:-1]
-    stairs = inside[falling]
+    stairs = _stairs(front, reference)
     right = beliefs[0].gain(np.r_[stairs[:, 0], reference[0]])
     widths = np.diff(right, axis=1, prepend=0.0)
     heights = beliefs[1].gain(np.r_[reference[1], stairs[:, 1]])
     return (widths * heights).sum(axis=1)
+
+
+def _stairs(front: Floats, reference: Floats) -> Floats:
+    """The front's points below the reference, by the first coordinate, the second falling."""
+    inside = front[(front < reference).all(axis=1)]
+    inside = inside[np.lexsort((inside[:, 1], inside[:, 0]))]
+    return inside[inside[:, 1] < np.minimum.accumulate(np.r_[np.inf, inside[:, 1]])[:-1]]
 
 
 def scalarised_improvement(

@@ -5,7 +5,9 @@ source's, with ``b`` near one, plus a Gaussian process for the rest. Responses o
 environments are often linear in each other (Jamshidi et al. 2017). The target alone is one more
 model. The weight of a source is how much better the line predicts each trial from the others than
 their plain mean does (leave-one-out density, as in Bayesian stacking, Yao et al. 2018; RGPE, Feurer
-et al. 2018, compares ranks instead). It is judged at slope one, so a source that misleads does worse than no source at all and loses its weight with the first trials that contradict it.
+et al. 2018, compares ranks instead). It is judged at slope one, so a source that misleads does
+worse than no source at all and loses its weight with the first trials that contradict it. A source
+whose knobs don't even explain its own responses is left out from the start.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from tuner.propose.bayesian import BayesianProposer, Data, Floats
+from tuner.propose.averaged import AveragedSurrogate
+from tuner.propose.bayesian import AVERAGED, BayesianProposer, Data, Floats
+from tuner.propose.history import derived_seed
 from tuner.propose.improvement import Belief
 from tuner.propose.source import Source
 from tuner.propose.surrogate import Surrogate
@@ -38,6 +42,10 @@ _FLOOR = 0.1
 _ALONE = 2
 """Trials from which the target's own model takes part."""
 _NEGLIGIBLE = 1e-4
+_EXPLAINED = 0.1
+"""Share of a source's variance that its knobs must explain, left-out trial by left-out trial."""
+_TELLING = 20
+"""Trials that it takes to say what a source's knobs explain."""
 
 
 class Prior:
@@ -46,28 +54,29 @@ class Prior:
     def __init__(self, X: Floats, y: Floats) -> None:
         self.spread = float(np.std(y)) or 1.0
         self._model = Surrogate(X.shape[1]).fit(X, y)
-        self.noise = self._model.noise
+        self.explained = self._model.explained if len(y) >= _TELLING else 1.0
+        """Share of the variance that each trial's prediction from the others explains."""
 
     def mean(self, X: Floats) -> Floats:
-        return self._model.predict(X)[0]
+        return self._model.mean(X)
 
 
 class Linked:
     """A target response given a source: a line through the source's, plus a process of the rest."""
 
-    def __init__(self, prior: Prior, data: Data) -> None:
-        self._prior, self.spread = prior, prior.spread
+    def __init__(self, prior: Prior, data: Data, rng: np.random.Generator) -> None:
+        self._prior = prior
         predicted = prior.mean(data.X) if len(data.y) else np.empty(0)
         self._line(predicted, data.y)
         rest = data.y - self._along(predicted)
-        # A fitted slope would let a source that misleads fade to no source at all, unnoticed.
-        # A source that says nothing (flat, or pure noise) would be as good as the mean: each
-        # trial must gain something by it.
-        self.evidence = evidence(data.y - predicted, prior.spread) - _MARGIN * len(data.y)
-        self._model: Surrogate | None = None
+        self._model: Surrogate | AveragedSurrogate | None = None
         if len(data.y):
             scale = _REST * prior.spread
-            self._model = Surrogate(data.X.shape[1], scale=scale).fit(data.X, rest)
+            self._model = (
+                AveragedSurrogate(rng, scale=scale, centred=True)
+                if len(rest) <= AVERAGED
+                else Surrogate(data.X.shape[1], scale=scale)
+            ).fit(data.X, rest)
 
     def _line(self, source: Floats, y: Floats) -> None:
         """Intercept free, slope drawn towards one."""
@@ -101,7 +110,7 @@ def evidence(values: Floats, spread: float) -> float:
     return -n / 2 * float(np.log((left_out @ left_out + (_FLOOR * spread) ** 2) / (n + 1)))
 
 
-Model = Surrogate | Linked
+Model = Surrogate | AveragedSurrogate | Linked
 
 
 class TransferProposer(BayesianProposer):
@@ -120,14 +129,35 @@ class TransferProposer(BayesianProposer):
     ) -> None:
         super().__init__(space, seed=seed, budget=budget, repeats=repeats)
         useful = [s for s in sources if any(o.values is not None for o in s.observations)]
-        self._sources = [_thinned(source, seed) for source in useful]
-        self._own_start = self._start_size
-        self._start_size = 0 if self._sources else self._start_size
+        self._given = [source.name for source in useful]
         self._priors: dict[tuple[str, int, bool], Prior] = {}
+        self._sources = [_thinned(source, seed) for source in useful]
+        self._sources = [source for source in self._sources if self._explains_itself(source)]
 
     def explain(self) -> str:
-        names = ", ".join(source.name for source in self._sources) or "nothing"
-        return f"transfer: Gaussian processes that learn from {names} as long as it predicts"
+        kept = [source.name for source in self._sources]
+        dropped = [name for name in self._given if name not in kept]
+        text = "transfer: Gaussian processes"
+        if kept:
+            text += f" that learn from {', '.join(kept)} as long as it predicts"
+        if dropped:
+            text += f"; {', '.join(dropped)} left out: its knobs don't explain its own responses"
+        return text
+
+    def _explains_itself(self, source: Source) -> bool:
+        positive = all(v > 0 for values in _values(source) for v in values)
+        return any(
+            self._prior(source, i, positive).explained > _EXPLAINED
+            for i in range(len(self._space.objectives))
+        )
+
+    def _scores(self, X: Floats, rng: np.random.Generator) -> tuple[Floats, dict[str, Any]]:
+        objectives = range(len(self._space.objectives))
+        self._known = [self._data(i) for i in objectives]
+        self._shares = self._weigh()
+        scores, notes = super()._scores(X, rng)
+        dropped = {name: 0.0 for name in self._given if name not in self._shares}
+        return scores, {**notes, "weights": {**self._shares, **dropped}}
 
     def _can_guess(self) -> bool:
         return bool(self._sources)
@@ -140,49 +170,51 @@ class TransferProposer(BayesianProposer):
         return data, logarithmic
 
     def _beliefs(self, X: Floats) -> tuple[list[Belief], Floats, dict[str, Any]]:
-        objectives = range(len(self._space.objectives))
         pending = self._encoder.encode(self._history.pending)
-        known = [self._data(i) for i in objectives]
-        models = [self._models(i, *known[i]) for i in objectives]
-        shares = self._shares(models, known)
         self._pending_values = []
         beliefs, ceilings = [], []
-        for i, (data, logarithmic) in enumerate(known):
+        for i, (data, logarithmic) in enumerate(self._known):
+            models = self._models(i, data, logarithmic)
             if len(pending):
-                guess, _ = _mixture(models[i], shares, pending)
+                guess, _ = _mixture(models, self._shares, pending)
                 self._pending_values.append(np.exp(guess) if logarithmic else guess)
                 joined = Data(np.vstack([data.X, pending]), np.concatenate([data.y, guess]))
-                models[i] = self._models(i, joined, logarithmic)
-            beliefs.append(Belief(*_mixture(models[i], shares, X), logarithmic))
+                models = self._models(i, joined, logarithmic)
+            beliefs.append(Belief(*_mixture(models, self._shares, X), logarithmic))
             seen = np.exp(data.y) if logarithmic else data.y
             ceilings.append(max([float(beliefs[i].centre().max()), *map(float, seen)]))
-        return beliefs, np.array(ceilings), {"weights": shares}
+        return beliefs, np.array(ceilings), {}
 
-    def _shares(
-        self, models: Sequence[Mapping[str, Model]], known: Sequence[tuple[Data, bool]]
-    ) -> dict[str, float]:
+    def _weigh(self) -> dict[str, float]:
         """Weight of each source, and of the target alone, over all objectives together."""
-        trials = len(known[0][0].y)
-        if trials < 2:
-            return dict.fromkeys(models[0], 1 / len(models[0]))
-        totals = dict.fromkeys(models[0], 0.0)
-        for by_name, (data, _) in zip(models, known):
-            spread = max(m.spread for m in by_name.values() if isinstance(m, Linked))
-            for name, model in by_name.items():
-                totals[name] += (
-                    model.evidence if isinstance(model, Linked) else evidence(data.y, spread)
-                )
+        names = [source.name for source in self._sources]
+        trials = len(self._known[0][0].y)
+        if trials >= _ALONE or not names:
+            names.append(OWN)
+        totals = dict.fromkeys(names, 0.0)
+        for i, (data, logarithmic) in enumerate(self._known if trials >= _ALONE else ()):
+            priors = {s.name: self._prior(s, i, logarithmic) for s in self._sources}
+            for name, prior in priors.items():
+                # A fitted slope would let a source that misleads fade to no source at all,
+                # unnoticed. One that says nothing would be as good as the mean: each trial must
+                # gain something by it.
+                rest = data.y - prior.mean(data.X)
+                totals[name] += evidence(rest, prior.spread) - _MARGIN * trials
+            if priors:
+                totals[OWN] += evidence(data.y, max(p.spread for p in priors.values()))
         densities = np.array(list(totals.values()))
         likelihoods = np.exp(densities - densities.max())
         return dict(zip(totals, (likelihoods / likelihoods.sum()).tolist()))
 
     def _models(self, objective: int, data: Data, logarithmic: bool) -> dict[str, Model]:
+        rng = np.random.default_rng(derived_seed(self._seed, len(data.y)))
         models: dict[str, Model] = {
-            source.name: Linked(self._prior(source, objective, logarithmic), data)
+            source.name: Linked(self._prior(source, objective, logarithmic), data, rng)
             for source in self._sources
+            if self._shares.get(source.name, 0.0) > _NEGLIGIBLE
         }
-        if len(data.y) >= _ALONE or not models:
-            models[OWN] = self._fit(f"objective {objective}", data)
+        if self._shares.get(OWN, 0.0) > _NEGLIGIBLE:
+            models[OWN] = self._fit(f"objective {objective}", data, logarithmic)
         return models
 
     def _prior(self, source: Source, objective: int, logarithmic: bool) -> Prior:
@@ -200,12 +232,11 @@ def _values(source: Source) -> list[tuple[float, ...]]:
 
 
 def _thinned(source: Source, seed: int) -> Source:
-    """A source with at most ``_POINTS`` complete trials, drawn at random."""
+    """At most ``_POINTS`` complete trials of a source in random order: hyperparameters are fitted
+    on the first and last of them."""
     complete = [o for o in source.observations if o.values is not None]
-    if len(complete) <= _POINTS:
-        return Source(source.name, tuple(complete))
-    kept = np.random.default_rng(seed).choice(len(complete), _POINTS, replace=False)
-    return Source(source.name, tuple(complete[i] for i in sorted(kept.tolist())))
+    order = np.random.default_rng(seed).permutation(len(complete))[:_POINTS]
+    return Source(source.name, tuple(complete[i] for i in order.tolist()))
 
 
 def _mixture(
@@ -213,9 +244,9 @@ def _mixture(
 ) -> tuple[Floats, Floats]:
     """Mean and deviation of the mixture of the models' predictions."""
     means, squares = np.zeros(len(X)), np.zeros(len(X))
+    total = sum(shares[name] for name in models)
     for name, model in models.items():
-        if shares.get(name, 0.0) > _NEGLIGIBLE:
-            mean, deviation = model.predict(X)
-            means += shares[name] * mean
-            squares += shares[name] * (deviation**2 + mean**2)
+        mean, deviation = model.predict(X)
+        means += shares[name] / total * mean
+        squares += shares[name] / total * (deviation**2 + mean**2)
     return means, np.sqrt(np.maximum(squares - means**2, 1e-12))

@@ -1,0 +1,37 @@
+"""The averaged Gaussian process: sure of what the trials tell, and of no more."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tuner.propose.averaged import LOG_SCALE, AveragedSurrogate
+
+
+def grid(rng: np.random.Generator, rows: int, columns: int = 4) -> np.ndarray:
+    return rng.integers(0, 5, (rows, columns)) / 4
+
+
+def test_its_deviations_cover_what_it_does_not_know():
+    inside, rng = [], np.random.default_rng(0)
+    for _ in range(6):
+        X, new = grid(rng, 8), grid(rng, 100)
+        slopes = rng.normal(0.0, 0.5, 4)
+        mean, deviation = AveragedSurrogate(rng, LOG_SCALE).fit(X, X @ slopes).predict(new)
+        inside.append(np.mean(np.abs(new @ slopes - mean) < 2 * deviation))
+    assert 0.8 < np.mean(inside) <= 1.0
+
+
+def test_main_effects_are_learnt_from_few_trials():
+    rng = np.random.default_rng(1)
+    X, new, slopes = grid(rng, 15), grid(rng, 100), np.array([1.0, -0.7, 0.3, 0.0])
+    mean, _ = AveragedSurrogate(rng, LOG_SCALE).fit(X, X @ slopes).predict(new)
+    assert np.corrcoef(mean, new @ slopes)[0, 1] > 0.95
+
+
+def test_one_trial_is_enough_to_fit_and_equal_responses_do_not_break_it():
+    rng = np.random.default_rng(2)
+    for rows in (1, 6):
+        X = grid(rng, rows)
+        mean, deviation = AveragedSurrogate(rng, LOG_SCALE).fit(X, np.full(rows, 7.0)).predict(X)
+        assert np.allclose(mean, 7.0, atol=0.1)
+        assert (deviation > 0).all() and np.isfinite(deviation).all()
