@@ -27,14 +27,25 @@ def examine() -> dict[str, Any]:
     """Everything, as JSON: ``{"available": bool, "why_not": text | null}`` for each offer."""
     from tuner import machine, meter
     from tuner.deploy import cgroups, offers
+    from tuner.load import placement
 
+    placed = placement.place()
     seen = offers.inspect()
     versions = {c: h.version for c, h in cgroups.hierarchies().items()}
     return {
         "machine": machine.describe(),
+        "cores": {
+            "usable": seen.cpus,
+            "server": list(placed.server_cores),
+            "load_generator": list(placed.client_cores) or None,
+        },
         "deployers": _offers(offers.deployers()),
         "energy_sources": [
-            {"name": name, "available": available, "detail": detail}
+            {
+                "name": name, "available": available,
+                "why_not": None if available else detail,
+                "detail": detail if available else None,
+            }
             for name, available, detail in meter.sources()
         ],
         "limits": {
@@ -67,6 +78,11 @@ def text(found: dict[str, Any]) -> str:
             )
         )
     ]
+    own = found["cores"]["load_generator"]
+    lines.append(
+        f"The server has cores {_listed(found['cores']['server'])}, the load generator "
+        + (f"{_listed(own)}." if own else "shares them (from four on it has one of its own).")
+    )
     for heading, key in (
         ("Deployers", "deployers"), ("Limits", "limits"), ("Allocators", "allocators")
     ):
@@ -75,8 +91,12 @@ def text(found: dict[str, Any]) -> str:
             lines.append(_line(name, offer["available"], offer["why_not"] or ""))
     lines += ["", "Energy sources"]
     for source in found["energy_sources"]:
-        lines.append(_line(source["name"], source["available"], source["detail"] or ""))
+        lines.append(_line(source["name"], source["available"], source["why_not"] or source["detail"]))
     return "\n".join(lines)
+
+
+def _listed(cores: list[int]) -> str:
+    return ", ".join(map(str, cores))
 
 
 def _line(name: str, available: bool, why_not: str) -> str:

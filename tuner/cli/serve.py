@@ -49,9 +49,15 @@ def run(args: argparse.Namespace) -> int:
     ]
     if args.model_config_file is None:
         given = [f"--model_name={record.name}", f"--model_base_path={record.path}", *given]
-    print(f"serving {record.name} from {record.path}; Ctrl-C ends it", flush=True)
+    print(f"serving {record.name}{_where(args)}; Ctrl-C ends it", flush=True)
     command = programs.command("tuner.modelserver", *given)
     os.execve(command[0], command, {**os.environ, **programs.environment()})
+
+
+def _where(args: argparse.Namespace) -> str:
+    ports = {"gRPC": args.port or "8500", "REST": args.rest_api_port or "0"}
+    open_ports = [f"{name} on port {port}" for name, port in ports.items() if port != "0"]
+    return f" by {' and '.join(open_ports)}" if open_ports else ""
 
 
 def _refuse_taken(flag: str, port: str | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,7 +41,9 @@ def engine(url: str | None = None) -> Any:
         client.ping()
     except Exception as error:  # noqa: BLE001 - the SDK passes on its transports' own errors
         place = url or os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
-        text = " ".join(str(error).split())[:160]
+        # The SDK and its HTTP library wrap what the system said: (2, 'No such file or directory').
+        said = re.search(r"\(\d+, '([^']+)'\)", str(error))
+        text = said[1] if said else " ".join(str(error).split())[:160]
         raise UnavailableError(f"no Docker engine answers at {place} ({text})") from None
     return client
 
