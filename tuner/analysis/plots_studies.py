@@ -32,8 +32,8 @@ def fronts_figure(
         marked = mark_front(table, objectives, draws=1)
         usable = marked[marked["usable"]]
         front = marked[marked["on_front"]].sort_values(list(objectives))
-        axis.scatter(*(numbers(usable, o) for o in objectives), s=14, color=COLOURS[0], alpha=0.45,
-                     linewidth=0)
+        axis.scatter(numbers(usable, objectives[0]), numbers(usable, objectives[1]), s=14,
+                     color=COLOURS[0], alpha=0.45, linewidth=0)
         x, y = (numbers(front, o) for o in objectives)
         bars = []
         for objective, value in zip(objectives, (x, y)):
