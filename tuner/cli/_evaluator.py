@@ -161,6 +161,7 @@ def refuse_unnamed_programs(study: Any, options: Mapping[str, Any], named: Mappi
         named: ``objective``, ``server_binary`` and ``image`` as the user says them here.
     """
     wanted = {"objective": options["objective"], **options.get("deployer", {})}
+    wanted.pop("monitoring", None)  # runs nothing
     for key, value in wanted.items():
         if (key, value) != ("objective", OWN_OBJECTIVE) and named.get(key) != value:
             flag = "--" + key.replace("_", "-")

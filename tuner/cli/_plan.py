@@ -21,7 +21,7 @@ from tuner.space_file import Node, did_you_mean
 SAMPLERS = ("grid", "screening")
 """Designs that are fixed before the first trial, so that a study can be complete."""
 KEYS = ("name", "space", "model", "requests", "sampler", "seed", "repeat")
-STAGE_OVERHEAD_S, DEPLOYMENT_S = 2.6, 1.5
+STAGE_OVERHEAD_S, DEPLOYMENT_S = 2.0, 2.0
 """Seconds that a load stage takes beside its window (client, warm-up, drain) and that a deployment
 takes, for an estimate before the first trial; as measured for MobileNetV2 and cnn1d on two cores."""
 

@@ -22,7 +22,8 @@ def table_of(store: Store) -> Any:
     Columns: ``number``; every knob (``None`` where inactive); every metric of
     ``Measurement.metrics``; the 95 % intervals of those that have one, as ``latency_p99_low_ms``
     and ``latency_p99_high_ms`` (empty = unknown); ``feasible``, ``valid`` (measured without
-    failure), ``reason``; ``window_s``; ``started`` (UTC); ``energy_basis``: how the energy was
+    failure), ``reason``; ``window_s``; ``started`` (UTC); ``batch_rows_mean``: rows in a batch
+    of the stage, where the server ran and counted any; ``energy_basis``: how the energy was
     measured, as JSON of ``measurement.energy_basis``. ``attrs`` holds ``name``, ``parameters``,
     ``objectives``, ``directions``, ``environment``, ``space``, ``energy_source`` (a list where
     there are several) and ``measured_again``: what ``tuner measure`` stored since.
@@ -35,7 +36,8 @@ def table_of(store: Store) -> Any:
     bounded = list(dict.fromkeys([*WITH_INTERVAL, *(m for r in records for m in r.intervals)]))
     columns = [
         "number", *names, *metrics, *(c for m in bounded for c in interval_names(m)),
-        "feasible", "valid", "reason", "window_s", "started", "energy_basis",
+        "feasible", "valid", "reason", "window_s", "started", "batch_rows_mean",
+        "energy_basis",
     ]
     rows = [_row(record, names, metrics, bounded) for record in records]
     table = pandas.DataFrame(rows, columns=columns)
@@ -66,8 +68,14 @@ def _row(
         "reason": record.reason,
         "window_s": (record.measurement.get("stage") or {}).get("window_s"),
         "started": record.started,
+        "batch_rows_mean": _batch_rows_mean(record),
         "energy_basis": json.dumps(energy_basis(energy)) if energy else None,
     }
     for metric in bounded:
         row.update(zip(interval_names(metric), record.intervals.get(metric, (None, None))))
     return row
+
+
+def _batch_rows_mean(record: TrialRecord) -> float | None:
+    batches = (record.measurement.get("deployment") or {}).get("batches")
+    return batches["rows_mean"] if batches else None
