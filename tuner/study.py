@@ -95,6 +95,18 @@ class Arm:
         Returns:
             Whether a running trial was killed, so that its configuration is free again.
         """
+        freed = self._learn(space)
+        if freed and self.renew is not None:
+            self.proposer = self.renew()
+            # All of it once more: what has changed since must not be missed by the new one.
+            self.seen.clear()
+            self.running.clear()
+            self.tried.clear()
+            self.finished = 0
+            self._learn(space)
+        return freed
+
+    def _learn(self, space: Space) -> bool:
         freed = False
         for record in self.store.changed(self.seen):
             before = self.seen.get(record.number)
@@ -112,11 +124,6 @@ class Arm:
             else:
                 self.finished += 1
             self.proposer.observe(observation(record, space))
-        if freed and self.renew is not None:
-            self.proposer = self.renew()
-            for record in self.store.records():
-                if self.seen.get(record.number) == record.state != "killed":
-                    self.proposer.observe(observation(record, space))
         return freed
 
 

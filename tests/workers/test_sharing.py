@@ -116,6 +116,30 @@ def test_a_dead_workers_configuration_is_measured_by_those_that_live(
     assert len(done) == space.size and set(done.values()) == {1}
 
 
+def test_what_ends_while_the_proposer_is_made_anew_is_not_proposed_again(
+    space: Space, url: str
+) -> None:
+    other = Store.create(url, "small", space, {})
+    dies, lives = (other.start(c, space, {}, {}) for c in (CHOSEN, OTHER))
+
+    def proposer() -> propose.Proposer:
+        if arm.seen:
+            other.finish(lives, measured(1.0, 1.0), space)
+        return propose.make("grid", space, seed=0)
+
+    arm = study.Arm(
+        {}, Store.create(url, "small", space, {}), propose.make("grid", space, seed=0), proposer
+    )
+    arm.catch_up(space)
+    other.kill(dies, "gone")
+    assert arm.catch_up(space)
+    proposed = []
+    while (proposal := arm.proposer.propose()) is not None:
+        proposed.append(proposal.configuration)
+    assert CHOSEN in proposed and OTHER not in proposed
+    assert (arm.finished, arm.running) == (1, set())
+
+
 def test_a_configuration_that_another_worker_runs_is_not_started(space: Space, url: str) -> None:
     arm = grid(space, url)
     other = Store.create(url, "small", space, {})
