@@ -128,11 +128,11 @@ class TrialRunner:
         assert not isinstance(load, bool)
         plan = self.plan(deployment, {**self.bench.fixed, **configuration}, load, workdir)
         result, window = self._stage(plan, deployment)
-        disturbed = disturbance(result.details)
+        disturbed = _disturbed(result)
         if disturbed is not None and deployment.failure() is None:
             # Once again: the first one says more of the machine's neighbours than of the server.
             result, window = self._stage(plan, deployment)
-            again = {"disturbed_before": disturbed, "disturbed": disturbance(result.details)}
+            again = {"disturbed_before": disturbed, "disturbed": _disturbed(result)}
             result = replace(result, details={**result.details, **again})
         described = to_json(deployment.describe())
         died = deployment.failure()
@@ -223,6 +223,12 @@ class TrialRunner:
         finally:
             self.end_server()
         return self.capacity_rps
+
+
+def _disturbed(result: StageResult) -> str | None:
+    """What else than the server made the stage what it is; a late client may be a neighbour's."""
+    late = result.message if result.reason == "client_limited" else None
+    return disturbance(result.details) or late
 
 
 def _keep_log(deployment: Deployment, workdir: Path) -> None:

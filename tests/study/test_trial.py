@@ -121,6 +121,18 @@ def test_a_disturbed_stage_is_repeated_once_and_says_so(
     assert outcome.stage.details["disturbed"] is None
 
 
+def test_a_stage_whose_client_was_late_is_repeated_once(
+    runner: TrialRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = stage(valid=False, reason="client_limited", message="sent late")
+    stages(monkeypatch, late, stage(), late, late)
+    (again,) = run(runner, tmp_path)
+    assert isinstance(again, Measurement)
+    assert again.stage.details["disturbed_before"] == "sent late"
+    (still,) = run(runner, tmp_path)
+    assert isinstance(still, Failure) and still.reason == "client_limited"
+
+
 def test_an_invalid_stage_is_a_failure_with_its_reason(
     runner: TrialRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
