@@ -189,7 +189,7 @@ def startable(doubling: ModelToServe, tmp_path_factory: pytest.TempPathFactory) 
 def check_answers(grpc_port: int, rest_port: int, failure: Any) -> None:
     """Both copies answer over gRPC, and Prometheus is told over REST."""
     names = ("doubling", "doubling_2")
-    wait_ready(f"127.0.0.1:{grpc_port}", names, 60.0, failure, f"127.0.0.1:{rest_port}")
+    wait_ready(f"127.0.0.1:{grpc_port}", names, 180.0, failure, f"127.0.0.1:{rest_port}")
     for name in names:
         predict_doubled(f"127.0.0.1:{grpc_port}", name)
     with urllib.request.urlopen(f"http://127.0.0.1:{rest_port}{METRICS_PATH}") as page:
