@@ -220,25 +220,23 @@ class Store:
         return record_of(self._frozen(number))
 
     def _finish(self, trial: optuna.trial.Trial, outcome: Outcome, space: Space) -> None:
-        for key, value in attributes_of(outcome).items():
-            trial.set_user_attr(key, value)
-        values = None
+        attributes, violations, values = attributes_of(outcome), {}, None
         if isinstance(outcome, Measurement):
             metrics = outcome.metrics()
             values = [metrics[o.name] for o in space.objectives]
-            violations = space.violations(metrics)
-        if values is None or any(v is None for v in values):
-            if isinstance(outcome, Measurement):
-                missing = next(o.name for o in space.objectives if metrics[o.name] is None)
-                reason, message = outcome.why_unmeasured(missing)
-                trial.set_user_attr("reason", reason)
-                trial.set_user_attr("message", message)
-            trial.set_user_attr("feasible", False)
+            missing = next((o.name for o in space.objectives if metrics[o.name] is None), None)
+            if missing is None:
+                violations = space.violations(metrics)
+            else:
+                values = None
+                attributes["reason"], attributes["message"] = outcome.why_unmeasured(missing)
+        attributes["feasible"] = values is not None and all(v <= 0 for v in violations.values())
+        patience.set_attributes(self._study._storage, trial._trial_id, attributes)
+        for key, violation in violations.items():
+            trial.set_constraint(key, violation)
+        if values is None:
             self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
         else:
-            for key, violation in violations.items():
-                trial.set_constraint(key, violation)
-            trial.set_user_attr("feasible", all(v <= 0 for v in violations.values()))
             self._study.tell(trial, values, skip_if_finished=True)  # type: ignore[arg-type]
 
     def beat(self) -> None:
@@ -281,10 +279,9 @@ class Store:
     def kill(self, number: int, message: str) -> None:
         """End a running trial as ``killed``: it does not count as finished."""
         trial = self._running(number)
+        told = {"reason": "killed", "message": message, "feasible": False}
         try:
-            trial.set_user_attr("reason", "killed")
-            trial.set_user_attr("message", message)
-            trial.set_user_attr("feasible", False)
+            patience.set_attributes(self._study._storage, trial._trial_id, told)
             self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
         except UpdateFinishedTrialError:
             pass  # Its owner lives and was quicker.

@@ -12,12 +12,13 @@ import functools
 import logging
 import random
 import time
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any
 
 import sqlalchemy
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage
+from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.store.reading import read_trials
@@ -30,7 +31,7 @@ _RETRIED = (
     "get_study_name_from_id", "get_study_directions", "get_study_user_attrs",
     "get_study_system_attrs", "get_all_studies", "set_trial_user_attr", "set_trial_system_attr",
     "get_trial_id_from_study_id_trial_number", "get_trial", "get_all_trials", "_get_trials",
-    "get_trial_user_attrs", "get_trial_system_attrs",
+    "get_trial_user_attrs", "get_trial_system_attrs", "set_trial_user_attrs",
 )
 _log = logging.getLogger("tuner.store")
 
@@ -121,7 +122,7 @@ def _patient(kind: type[Any]) -> type[Any]:
 
 
 class _Quick(RDBStorage):
-    """Optuna's RDB storage, reading by column."""
+    """Optuna's RDB storage, reading by column and writing several attributes at once."""
 
     def _get_trials(
         self, study_id: int, states: Container[TrialState] | None, included_trial_ids: set[int],
@@ -131,6 +132,14 @@ class _Quick(RDBStorage):
             return read_trials(
                 session, study_id, states, included_trial_ids, trial_id_greater_than
             )
+
+    def set_trial_user_attrs(self, trial_id: int, attributes: Mapping[str, Any]) -> None:
+        """Several attributes in one transaction."""
+        with self.scoped_session() as session, session.begin():
+            for key, value in attributes.items():
+                self._set_trial_attr_without_commit(
+                    session, models.TrialUserAttributeModel, trial_id, key, value
+                )
 
 
 _PatientDatabase = _patient(_Quick)
@@ -147,6 +156,16 @@ def open_proxy(host: str, port: int) -> GrpcStorageProxy:
     """Optuna's gRPC proxy to a storage, patient."""
     proxy: GrpcStorageProxy = _PatientProxy(host=host, port=port)
     return proxy
+
+
+def set_attributes(storage: BaseStorage, trial_id: int, attributes: Mapping[str, Any]) -> None:
+    """Set several attributes of a running trial, at once where the storage can."""
+    database = getattr(storage, "_backend", storage)
+    if isinstance(database, _Quick):
+        database.set_trial_user_attrs(trial_id, attributes)
+        return
+    for key, value in attributes.items():
+        storage.set_trial_user_attr(trial_id, key, value)
 
 
 def create_trial(storage: BaseStorage, study_id: int, template: Any, twin: Callable[[], Any]) -> Any:
