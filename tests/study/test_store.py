@@ -17,7 +17,7 @@ from tuner.errors import StudyError
 from tuner.measurement import Failure
 from tuner.space import Space
 from tuner.space_file import parse
-from tuner.store import Store
+from tuner.store import Store, patience
 from tuner.store.owner import this_process
 
 CONFIGURATION = {"batching": True, "size": 4, "threads": 2}
@@ -213,7 +213,18 @@ def test_reading_by_column_gives_what_optuna_gives(space: Space, url: str) -> No
     kept.kill(kept.start({"batching": False, "threads": 1}, space, {}, {}), "stopped")
     kept.start(CONFIGURATION, space, {}, {"odd": [1.5, None, "é"]})
     theirs = optuna.load_study(study_name="small", storage=url).trials
-    ours = kept._study.get_trials()
+    ours = patience.whole_trials(kept._study._storage, kept._study._study_id)
     assert ours == theirs
     assert [t.distributions for t in ours] == [t.distributions for t in theirs]
     assert [t._trial_id for t in ours] == [t._trial_id for t in theirs]
+
+
+def test_the_loop_reads_no_measurements(space: Space, url: str) -> None:
+    kept = Store.create(url, "small", space, {})
+    kept.finish(kept.start(CONFIGURATION, space, {"n": 1}, {}), measured(20.0, 0.5), space)
+    (record,) = kept.changed({})
+    (whole,) = kept.records()
+    assert not record.measurement and whole.measurement
+    assert (record.values, record.violations, record.notes, record.configuration) == (
+        whole.values, whole.violations, whole.notes, whole.configuration
+    )

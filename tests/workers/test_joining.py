@@ -131,6 +131,9 @@ def test_a_study_goes_through_a_proxy(tuner: Tuner) -> None:
     records = store.load_records("s", f"sqlite:///{tuner.folder}/s.db")
     assert [r.state for r in records] == ["complete"] * 3
     assert all(r.values and r.violations for r in records)
+    through = store.load_records("s", f"grpc://127.0.0.1:{port}")
+    assert [r.measurement for r in through] == [r.measurement for r in records]
+    assert all(r.measurement for r in through)
     proxy.terminate()
     _, said = proxy.communicate(timeout=20)
     assert "Traceback" not in said

@@ -37,7 +37,9 @@ def run(args: argparse.Namespace) -> int:
     url = args.storage or store.urls.given()
     if url is None:
         raise UsageError("say --storage URL, or set TUNER_STORAGE")
-    storage = get_storage(store.connect(url, create=True))
+    database = store.connect(url, create=True)
+    store.patience.serve_whole(database)
+    storage = get_storage(database)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     try:
         server = make_server(storage, args.host, args.port, ThreadPoolExecutor(THREADS))

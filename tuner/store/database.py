@@ -289,10 +289,16 @@ class Store:
 
     def records(self) -> list[TrialRecord]:
         """Every trial, in the order of its number."""
-        return [record_of(t) for t in self._study.get_trials(deepcopy=False)]
+        study = self._study
+        return [
+            record_of(t) for t in patience.whole_trials(study._storage, study._study_id)
+        ]
 
     def changed(self, seen: Mapping[int, str]) -> Iterator[TrialRecord]:
-        """The trials whose state differs from what ``seen`` (number -> state) says."""
+        """The trials whose state differs from what ``seen`` (number -> state) says.
+
+        They come without their measurements, which would fill the memory in a long study.
+        """
         for frozen in self._study.get_trials(deepcopy=False):
             if seen.get(frozen.number) != state_of(frozen):
                 yield record_of(frozen)

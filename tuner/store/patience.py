@@ -12,7 +12,7 @@ import functools
 import logging
 import random
 import time
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterator, Mapping
 from typing import Any
 
 import sqlalchemy
@@ -21,7 +21,7 @@ from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 
-from tuner.store.reading import read_trials
+from tuner.store.reading import LOOP, read_trials
 
 PATIENCE_S = 300.0
 """A database that stays away longer ends the study; what is finished is saved."""
@@ -31,7 +31,7 @@ _RETRIED = (
     "get_study_name_from_id", "get_study_directions", "get_study_user_attrs",
     "get_study_system_attrs", "get_all_studies", "set_trial_user_attr", "set_trial_system_attr",
     "get_trial_id_from_study_id_trial_number", "get_trial", "get_all_trials", "_get_trials",
-    "get_trial_user_attrs", "get_trial_system_attrs", "set_trial_user_attrs",
+    "get_trial_user_attrs", "get_trial_system_attrs", "set_trial_user_attrs", "read_whole",
 )
 _log = logging.getLogger("tuner.store")
 
@@ -124,14 +124,22 @@ def _patient(kind: type[Any]) -> type[Any]:
 class _Quick(RDBStorage):
     """Optuna's RDB storage, reading by column and writing several attributes at once."""
 
+    keys: Collection[str] | None = LOOP
+    """The user attributes that are read with every trial; ``None``: all."""
+
     def _get_trials(
         self, study_id: int, states: Container[TrialState] | None, included_trial_ids: set[int],
         trial_id_greater_than: int,
     ) -> list[FrozenTrial]:
         with self.scoped_session() as session:
             return read_trials(
-                session, study_id, states, included_trial_ids, trial_id_greater_than
+                session, study_id, states, included_trial_ids, trial_id_greater_than, self.keys
             )
+
+    def read_whole(self, study_id: int) -> list[FrozenTrial]:
+        """Every trial with all its attributes; nothing of it is kept in memory."""
+        with self.scoped_session() as session:
+            return read_trials(session, study_id, None, (), -1, None)
 
     def set_trial_user_attrs(self, trial_id: int, attributes: Mapping[str, Any]) -> None:
         """Several attributes in one transaction."""
@@ -152,10 +160,24 @@ def open_database(url: str, engine_kwargs: dict[str, Any]) -> RDBStorage:
     return storage
 
 
+def serve_whole(storage: BaseStorage) -> None:
+    """Make a database read trials with all their attributes, as those behind a proxy need them."""
+    if isinstance(storage, _Quick):
+        storage.keys = None
+
+
 def open_proxy(host: str, port: int) -> GrpcStorageProxy:
     """Optuna's gRPC proxy to a storage, patient."""
     proxy: GrpcStorageProxy = _PatientProxy(host=host, port=port)
     return proxy
+
+
+def whole_trials(storage: BaseStorage, study_id: int) -> list[FrozenTrial]:
+    """Every trial of a study with all its attributes, by number."""
+    database = getattr(storage, "_backend", storage)
+    if isinstance(database, _Quick):
+        return database.read_whole(study_id)
+    return storage.get_all_trials(study_id, deepcopy=False)
 
 
 def set_attributes(storage: BaseStorage, trial_id: int, attributes: Mapping[str, Any]) -> None:

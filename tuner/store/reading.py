@@ -1,6 +1,8 @@
 """Reads the trials of a study by column instead of by object: ten times as quick as Optuna's ORM.
 
 A trial has some twenty attributes; Optuna makes an object of each. The tables are Optuna's own.
+The loop of a study reads only the few attributes that it needs, and so can hold all trials in
+memory: a whole measurement is fifty times as large.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ import datetime
 import functools
 import json
 from collections import defaultdict
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Container, Iterable
 from typing import Any
 
 import orjson
@@ -19,12 +21,19 @@ from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.orm import Session
 
+LOOP = ("owner", "mark", "beat", "notes", "reason", "message", "feasible")
+"""The user attributes that proposing, claiming and reaping need."""
+
 
 def read_trials(
     session: Session, study_id: int, states: Container[TrialState] | None,
-    included_trial_ids: Iterable[int], trial_id_greater_than: int,
+    included_trial_ids: Iterable[int], trial_id_greater_than: int, keys: Collection[str] | None,
 ) -> list[FrozenTrial]:
-    """As ``RDBStorage._get_trials``: trials above an id and those named, by id."""
+    """As ``RDBStorage._get_trials``: trials above an id and those named, by id.
+
+    Args:
+        keys: which user attributes; ``None``: all.
+    """
     trial = models.TrialModel
     chosen = [trial.study_id == study_id]
     if trial_id_greater_than > -1:
@@ -43,11 +52,11 @@ def read_trials(
     if not rows:
         return []
 
-    def of(model: Any, *columns: Any, order: Any = None) -> dict[int, list[Any]]:
+    def of(model: Any, *columns: Any, order: Any = None, only: Any = None) -> dict[int, list[Any]]:
         """Trial's id -> the rows of another table that belong to it."""
         query = sqlalchemy.select(model.trial_id, *columns).join(
             trial, model.trial_id == trial.trial_id
-        ).where(*chosen)
+        ).where(*chosen, sqlalchemy.true() if only is None else only)
         found: dict[int, list[Any]] = defaultdict(list)
         for trial_id, *values in session.execute(query if order is None else query.order_by(order)):
             found[trial_id].append(values)
@@ -61,7 +70,8 @@ def read_trials(
         order=params.param_id,
     )
     values_of = of(values, values.value, values.value_type, order=values.objective)
-    user_of = of(user, user.key, user.value_json)
+    wanted = sqlalchemy.true() if keys is None else user.key.in_(keys)
+    user_of = of(user, user.key, user.value_json, only=wanted)
     system_of = of(system, system.key, system.value_json)
     steps_of = of(steps, steps.step, steps.intermediate_value, steps.intermediate_value_type)
     out = []
