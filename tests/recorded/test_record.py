@@ -72,7 +72,25 @@ def test_a_stopped_recording_goes_on_with_what_it_first_calibrated(
     assert recording("--only", "second") == 0
     assert sorted(keys("second@load=light")) == sorted(set(keys("second@load=light")))
     assert len(keys("second@load=light")) == CONFIGURATIONS
-    assert "capacity_rps" not in bench.kept[0] and bench.kept[1]["capacity_rps"] == 101.0
+    first, second = [facts for facts in bench.kept if "capacity_rps" in facts]
+    assert first["capacity_rps"] == second["capacity_rps"]
+
+
+def test_the_capacity_is_the_middle_of_several_calibrations(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([90.0, 20.0, 100.0, 300.0, 95.0])
+
+    def calibrate(facts: dict, note: object) -> dict:
+        return {"idle_w": 2.0, "capacity_rps": 0.0, **facts} | (
+            {} if "capacity_rps" in facts else {"capacity_rps": next(answers)}
+        )
+
+    monkeypatch.setattr(bench, "calibrate", calibrate)
+    assert recording("--only", "second") == 0
+    facts = store.open_study("second@load=light").facts()
+    assert facts["capacity_rps"] == 95.0
+    assert facts["capacities_rps"] == [90.0, 20.0, 100.0, 300.0, 95.0]
 
 
 def test_how_the_model_gains_from_batches_is_kept_with_its_first_measurement(

@@ -21,6 +21,7 @@ from tuner.errors import TunerError
 
 HELP = "measure every study of a plan completely; goes on where it stopped"
 PLAN = "studies/plan.yaml"
+CALIBRATIONS = 5
 OPTIONS = {"objective": _evaluator.OWN_OBJECTIVE, "deployer": {"monitoring": True}}
 
 
@@ -94,18 +95,21 @@ def _url(step: Step, folder: Path) -> str:
 
 def _stored(step: Step, folder: Path, levels: Sequence[Any]) -> list[list[Any]]:
     """The trials of each level; none of what does not exist yet."""
+    from tuner import store
+
+    url, held = _url(step, folder), _held(_url(step, folder))
+    studies = [_arms.study_name(step.recording.name, level) for level in levels]
+    return [store.Store.open(url, s).records() if s in held else [] for s in studies]
+
+
+def _held(url: str) -> list[str]:
+    """Names of the studies in a storage, none where there is no storage."""
     import optuna
 
     from tuner import store
 
-    url, name = _url(step, folder), step.recording.name
     storage = store.existing(url)
-    names = optuna.get_all_study_names(storage) if storage is not None else []
-    studies = [_arms.study_name(name, level) for level in levels]
-    return [
-        store.Store.open(url, study, storage).records() if study in names else []
-        for study in studies
-    ]
+    return [] if storage is None else optuna.get_all_study_names(storage)
 
 
 def _overview(steps: Sequence[Step], folder: Path) -> str:
@@ -138,7 +142,7 @@ def _record(step: Step, folder: Path, timeout_s: float | None, quiet: bool) -> N
 
     recording, space, url = step.recording, step.recording.space, _url(step, folder)
     options = {**OPTIONS, "seed": recording.seed, "idle_w": None, "max_w": None}
-    storage = store.existing(url)
+    storage, held = store.existing(url), _held(url)
     if storage is not None:
         for levels in _arms.combinations(space):
             name = _arms.study_name(recording.name, levels)
@@ -148,6 +152,7 @@ def _record(step: Step, folder: Path, timeout_s: float | None, quiet: bool) -> N
     def proposer() -> Any:
         return ListedProposer(recording.sampler, step.configurations, step.times)
 
+    calibrated: dict[str, Any] = {}
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(trials, quiet=quiet))
         print(f"\n{step.label}", file=sys.stderr, flush=True)
@@ -156,13 +161,15 @@ def _record(step: Step, folder: Path, timeout_s: float | None, quiet: bool) -> N
             evaluator = stack.enter_context(
                 _evaluator.open_evaluator(space, options, folder_of_files, progress.note)
             )
-            if storage is None:
-                storage = store.connect(url, create=True)
+            if not held:
                 evaluator.environment = {
                     **evaluator.environment, "speed": _speed(space.settings, progress.note)
                 }
+                calibrated = _calibrated(evaluator, progress.note)
+        if storage is None:
+            storage = store.connect(url, create=True)
         plan = _arms.Plan(recording.sampler, recording.seed, None)
-        kept = _evaluator.facts(recording.space_file, space, options)
+        kept = {**_evaluator.facts(recording.space_file, space, options), **calibrated}
         arms = _arms.build(
             url, storage, recording.name, space, plan, evaluator, kept, progress.note
         )
@@ -175,6 +182,17 @@ def _record(step: Step, folder: Path, timeout_s: float | None, quiet: bool) -> N
             )
         finally:
             pack(folder / f"{recording.name}.db")
+
+
+def _calibrated(evaluator: Any, note: Callable[[str], None]) -> dict[str, Any]:
+    """Idle baseline and capacity of a new study: of several calibrations the middle one.
+
+    Hours of load levels hang on this number, and one of 3 s may fall into a slow moment.
+    """
+    found = [evaluator.calibrate({}, note) for _ in range(CALIBRATIONS)]
+    capacities = [facts.get("capacity_rps") or 0.0 for facts in found]
+    middle = sorted(range(len(found)), key=capacities.__getitem__)[len(found) // 2]
+    return {**found[middle], "capacities_rps": capacities}
 
 
 def _speed(settings: Any, note: Callable[[str], None]) -> dict[str, Any]:
