@@ -166,7 +166,7 @@ def membership_probability(
     random = np.random.default_rng(seed)
     hits = np.zeros(len(possible))
     for _ in range(draws):
-        error = random.standard_normal((len(possible), points.shape[1]))[possible]
+        error = random.standard_normal(points.shape)
         hits[possible] += non_dominated(points + error * np.where(error > 0, above, below))
     return hits / draws
 

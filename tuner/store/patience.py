@@ -136,10 +136,12 @@ class _Quick(RDBStorage):
                 session, study_id, states, included_trial_ids, trial_id_greater_than, self.keys
             )
 
-    def read_whole(self, study_id: int) -> list[FrozenTrial]:
-        """Every trial with all its attributes; nothing of it is kept in memory."""
+    def read_whole(
+        self, study_id: int, keys: Collection[str] | None = None
+    ) -> list[FrozenTrial]:
+        """Every trial with these user attributes, or all; nothing of it is kept in memory."""
         with self.scoped_session() as session:
-            return read_trials(session, study_id, None, (), -1, None)
+            return read_trials(session, study_id, None, (), -1, keys)
 
     def set_trial_user_attrs(self, trial_id: int, attributes: Mapping[str, Any]) -> None:
         """Several attributes in one transaction."""
@@ -172,11 +174,13 @@ def open_proxy(host: str, port: int) -> GrpcStorageProxy:
     return proxy
 
 
-def whole_trials(storage: BaseStorage, study_id: int) -> list[FrozenTrial]:
-    """Every trial of a study with all its attributes, by number."""
+def whole_trials(
+    storage: BaseStorage, study_id: int, keys: Collection[str] | None = None
+) -> list[FrozenTrial]:
+    """Every trial of a study with all its attributes (or at least those named), by number."""
     database = getattr(storage, "_backend", storage)
     if isinstance(database, _Quick):
-        return database.read_whole(study_id)
+        return database.read_whole(study_id, keys)
     return storage.get_all_trials(study_id, deepcopy=False)
 
 

@@ -7,11 +7,13 @@ memory: a whole measurement is fifty times as large.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
+import gc
 import json
 from collections import defaultdict
-from collections.abc import Collection, Container, Iterable
+from collections.abc import Collection, Container, Iterable, Iterator
 from typing import Any
 
 import orjson
@@ -20,6 +22,19 @@ from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.orm import Session
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Without looking for garbage: what is read is all kept, and the search takes half the time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
 
 LOOP = ("owner", "mark", "beat", "notes", "reason", "message", "feasible")
 """The user attributes that proposing, claiming and reaping need."""

@@ -7,10 +7,13 @@ from typing import Any
 
 from tuner.measurement import METRICS, energy_basis, interval_names
 from tuner.store.database import Store
+from tuner.store.reading import uncollected
 from tuner.store.record import TrialRecord
 
 MEASURED_AGAIN = "measured_again"
 """The study's fact that lists the longer measurements of its finalists."""
+NEEDED = ("reason", "message", "measurement")
+"""A trial's attributes that a table is made of."""
 WITH_INTERVAL = (
     "latency_p50_ms", "latency_p99_ms", "energy_per_request_j", "energy_net_per_request_j"
 )
@@ -30,7 +33,7 @@ def table_of(store: Store) -> Any:
     """
     import pandas
 
-    records = [r for r in store.records() if r.is_finished]
+    records = [r for r in store.records(NEEDED) if r.is_finished]
     names = [p["name"] for p in store.space_description.get("parameters", [])]
     metrics = list(dict.fromkeys([*METRICS, *(m for r in records for m in r.metrics)]))
     bounded = list(dict.fromkeys([*WITH_INTERVAL, *(m for r in records for m in r.intervals)]))
@@ -39,7 +42,8 @@ def table_of(store: Store) -> Any:
         "feasible", "valid", "reason", "window_s", "started", "batch_rows_mean",
         "energy_basis",
     ]
-    rows = [_row(record, names, metrics, bounded) for record in records]
+    with uncollected():
+        rows = [_row(record, names, metrics, bounded) for record in records]
     table = pandas.DataFrame(rows, columns=columns)
     for name in names:
         # As they were chosen: an inactive knob must not turn another trial's 8 into 8.0.
