@@ -1,15 +1,16 @@
-"""Write the table of samplers in docs/search.md: trials to 99 % of a recorded table's hypervolume.
+"""Write the tables of samplers in docs/search.md: trials to 99 % of a recorded table's hypervolume.
 
-python benchmarks/samplers.py --data ../shared/data [--samplers auto,tpe,gp] [--repeats 20]
+python benchmarks/samplers.py --data ../shared/data [--only tx2] [--samplers auto,tpe,gp]
+python benchmarks/samplers.py --data ../shared/data --only tx2 --transfer
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tuner.replay import Table, compare, read_table
+from tuner.replay import Report, Table, compare, read_table
 
 TX2 = ("cores", "core_freq", "gpu_freq", "emc_freq")
 DERIVED = (
@@ -31,29 +32,79 @@ OPTIONS = [
     "log_decay",
 ]
 HOSTS = ("t__azure__Wafer", "t__feature3-tf__Wafer")
+SQLITE = ("feature3_3763__fillseq", "feature7_3763__readrandom")
+X264 = ("encoding_time_feature8_2762_8", "encoding_time_feature1_2762_128")
 
 
 def tables(folder: Path) -> Iterator[Table]:
+    """Every recorded table of a folder that has two responses of the same configurations."""
     for file in sorted(folder.glob("tx2_*.csv")):
         yield read_table(file, TX2, ("inference_time", "energy"), DERIVED)
     for file in sorted(folder.glob("deeparch*.csv")):
         yield read_table(file, OPTIONS, HOSTS)
+    for file in sorted(folder.glob("sqlite*.csv")):
+        yield read_table(file, _options(file), SQLITE)
+    for file in sorted(folder.glob("x264*.csv")):
+        # An encoding time of zero marks a configuration that doesn't work.
+        yield read_table(file, _options(file), X264, [f"valid={X264[0]} * {X264[1]} > 0"])
+
+
+def _options(file: Path) -> list[str]:
+    """The columns before the first response: boolean options."""
+    with file.open(encoding="utf-8") as lines:
+        columns = lines.readline().strip().split(",")
+    return [c for c in columns if "_2762_" not in c and "_3763__" not in c]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of recorded tables")
+    parser.add_argument("--only", default="", help="tables whose name starts so")
     parser.add_argument("--samplers", default="random,nsga2,tpe,auto")
     parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--jobs", type=int, default=-1)
+    parser.add_argument(
+        "--transfer", action="store_true", help="each table with every other one as its source"
+    )
+    parser.add_argument("--from", dest="source", default="", help="only sources whose name ends so")
     args = parser.parse_args()
+    found = [t for t in tables(args.data) if t.name.startswith(args.only)]
+    settings = {"trials": args.trials, "repeats": args.repeats, "jobs": args.jobs}
+    if args.transfer:
+        _row("table", "source", "auto, no source", "transfer", "source shuffled")
+        _row(*["---"] * 5)
+        for table in found:
+            alone = _reached(compare(table, ["auto"], **settings), args.trials)
+            for source in found:
+                other = source is not table and source.name.endswith(args.source)
+                if not other or source.space.parameters != table.space.parameters:
+                    continue
+                cells = [
+                    _reached(
+                        compare(
+                            table, ["transfer"], sources=[source], shuffle_sources=shuffle, **settings
+                        ),
+                        args.trials,
+                    )
+                    for shuffle in (False, True)
+                ]
+                _row(table.name, source.name, *alone, *(c for cell in cells for c in cell))
+        return
     samplers = args.samplers.split(",")
-    print("| table | configurations |", " | ".join(samplers), "|")
-    print("|---|---|" + "---|" * len(samplers))
-    for table in tables(args.data):
-        reports = compare(table, samplers, trials=args.trials, repeats=args.repeats, jobs=-1)
-        cells = [str(report.trials_to_99 or f"> {args.trials}") for report in reports.values()]
-        print(f"| {table.name} | {table.space.size} |", " | ".join(cells), "|", flush=True)
+    _row("table", "configurations", *samplers)
+    _row(*["---"] * (2 + len(samplers)))
+    for table in found:
+        for_each = _reached(compare(table, samplers, **settings), args.trials)
+        _row(table.name, str(table.space.size), *for_each)
+
+
+def _reached(reports: Mapping[str, Report], trials: int) -> list[str]:
+    return [str(report.trials_to_99 or f"> {trials}") for report in reports.values()]
+
+
+def _row(*cells: str) -> None:
+    print("|", " | ".join(cells), "|", flush=True)
 
 
 if __name__ == "__main__":
