@@ -8,8 +8,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-WHILE_RUNNING = ("owner", "mark", "beat")
-"""Attributes of a trial that matter only until it ends."""
+from tuner.measurement import METRICS
+
+DROPPED = ("owner", "mark", "beat", *METRICS)
+"""Attributes of a trial that matter only until it ends, and copies of what its measurement holds."""
+UNDER_LOAD = ("overloaded", "errors", "client_limited", "no_answers")
+"""Failures of a server that ran well, whose log tells nothing that the reason doesn't."""
 _FINISHED = "trial_id IN (SELECT trial_id FROM trials WHERE state IN ('COMPLETE', 'FAIL'))"
 _MEASUREMENTS = (
     "SELECT trial_user_attribute_id, value_json FROM trial_user_attributes "
@@ -20,15 +24,22 @@ _MEASUREMENTS = (
 def pack(file: Path) -> None:
     """Drop what no analysis reads from the finished trials of a file, and give the space back.
 
-    That is who ran a trial and each stage's second-by-second timeline; every result, interval and
-    circumstance stays. Nobody else may be writing; a kill leaves the file as it was or packed.
+    That is who ran a trial, each stage's second-by-second timeline, and the metrics' copies for
+    Optuna's dashboard, which still shows the objectives; every result, interval and circumstance
+    stays. Logs stay where the server failed by itself. Nobody else may be writing; a kill leaves the file as it was or packed.
     """
-    marks = ", ".join("?" * len(WHILE_RUNNING))
+    marks = ", ".join("?" * len(DROPPED))
     with closing(sqlite3.connect(file, timeout=30)) as database:
         with database:
             database.execute(
                 f"DELETE FROM trial_user_attributes WHERE key IN ({marks}) AND {_FINISHED}",
-                WHILE_RUNNING,
+                DROPPED,
+            )
+            database.executemany(
+                "DELETE FROM trial_user_attributes WHERE key = 'log_tail' AND trial_id IN "
+                "(SELECT trial_id FROM trial_user_attributes WHERE key = 'reason' "
+                "AND value_json = ?)",
+                [(json.dumps(reason),) for reason in UNDER_LOAD],
             )
             slim = [(_slim(text), row) for row, text in database.execute(_MEASUREMENTS).fetchall()]
             database.executemany(
