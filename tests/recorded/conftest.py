@@ -86,19 +86,21 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 
 @pytest.fixture(scope="session")
-def whole_plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the whole plan is recorded, to be copied."""
+def whole_plan(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Bench]:
+    """A folder in which the whole plan is recorded, to be copied, and the bench that was asked."""
     folder = tmp_path_factory.mktemp("recorded")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        furnish(folder, monkeypatch)
+        bench = furnish(folder, monkeypatch)
         assert recording() == 0
-    return folder
+    return folder, bench
 
 
 @pytest.fixture
-def recorded(whole_plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def recorded(
+    whole_plan: tuple[Path, Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Bench:
     """As ``bench``, with the whole plan recorded already."""
-    shutil.copytree(whole_plan, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(whole_plan[0], tmp_path, dirs_exist_ok=True)
     return furnish(tmp_path, monkeypatch)
 
 

@@ -39,19 +39,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     steps = _plan.steps(_plan.only(_plan.read(args.plan), args.only))
-    print(_overview(steps, args.into), flush=True)
+    library = _Library(args.into)
+    print(_overview(steps, library), flush=True)
     if args.dry_run:
         return 0
     begun, failed = time.monotonic(), 0
     with interrupts.deferred():
         for step in steps:
-            if not _State(step, args.into).left:
+            if not _State(step, library).left:
                 continue
             left_s = None if args.timeout is None else args.timeout - (time.monotonic() - begun)
             if left_s is not None and left_s <= 0:
                 break
             try:
-                _record(step, args.into, left_s, args.quiet)
+                _record(step, library, left_s, args.quiet)
             except KeyboardInterrupt:
                 print("Stopped; finished trials are saved, and the same command goes on.")
                 return 130
@@ -59,16 +60,57 @@ def run(args: argparse.Namespace) -> int:
                 # A night's recording should not end with the first study that cannot be had here.
                 print(f"tuner: {step.label}: {one_line(error)}", file=sys.stderr, flush=True)
                 failed += 1
-    print(_overview(steps, args.into))
+    print(_overview(steps, library))
     return 1 if failed else 0
+
+
+class _Library:
+    """The databases of a folder, one for each recording, each opened once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._open: dict[str, Any] = {}
+
+    def file(self, name: str) -> Path:
+        return self.folder / f"{name}.db"
+
+    def url(self, name: str) -> str:
+        return f"sqlite:///{self.file(name)}"
+
+    def storage(self, name: str, *, create: bool = False) -> Any:
+        """``None`` where there is none yet, unless it is to be made."""
+        from tuner import store
+
+        if name not in self._open:
+            url = self.url(name)
+            found = store.connect(url, create=True) if create else store.existing(url)
+            if found is None:
+                return None
+            self._open[name] = found
+        return self._open[name]
+
+    def studies(self, name: str) -> list[str]:
+        import optuna
+
+        storage = self.storage(name)
+        return [] if storage is None else optuna.get_all_study_names(storage)
+
+    def records(self, name: str, level: Any) -> list[Any]:
+        """The trials of one level; none of what does not exist yet."""
+        from tuner import store
+
+        study = _arms.study_name(name, level)
+        if study not in self.studies(name):
+            return []
+        return store.Store.open(self.url(name), study, self.storage(name)).records(("reason",))
 
 
 class _State:
     """How far a step is, from the stored trials, and how long a configuration takes."""
 
-    def __init__(self, step: Step, folder: Path) -> None:
+    def __init__(self, step: Step, library: _Library) -> None:
         self.levels = _arms.combinations(step.recording.space)
-        records = _stored(step, folder, self.levels)
+        records = [library.records(step.recording.name, level) for level in self.levels]
         self.wanted = step.wanted
         self.done = min(
             step.done([r.configuration for r in held if r.is_finished]) for held in records
@@ -89,32 +131,9 @@ class _State:
         return self.left * self.pace_s
 
 
-def _url(step: Step, folder: Path) -> str:
-    return f"sqlite:///{folder / step.recording.name}.db"
-
-
-def _stored(step: Step, folder: Path, levels: Sequence[Any]) -> list[list[Any]]:
-    """The trials of each level; none of what does not exist yet."""
-    from tuner import store
-
-    url, held = _url(step, folder), _held(_url(step, folder))
-    studies = [_arms.study_name(step.recording.name, level) for level in levels]
-    return [store.Store.open(url, s).records() if s in held else [] for s in studies]
-
-
-def _held(url: str) -> list[str]:
-    """Names of the studies in a storage, none where there is no storage."""
-    import optuna
-
-    from tuner import store
-
-    storage = store.existing(url)
-    return [] if storage is None else optuna.get_all_study_names(storage)
-
-
-def _overview(steps: Sequence[Step], folder: Path) -> str:
+def _overview(steps: Sequence[Step], library: _Library) -> str:
     """A line for each step, and the time that all of them still take."""
-    states = [_State(step, folder) for step in steps]
+    states = [_State(step, library) for step in steps]
     rows = [
         [
             step.label, step.recording.space.settings.model, len(state.levels),
@@ -129,7 +148,7 @@ def _overview(steps: Sequence[Step], folder: Path) -> str:
     return tabulate(rows, head, disable_numparse=True) + f"\n{total}."
 
 
-def _record(step: Step, folder: Path, timeout_s: float | None, quiet: bool) -> None:
+def _record(step: Step, library: _Library, timeout_s: float | None, quiet: bool) -> None:
     """Measure what a step still lacks.
 
     Raises:
@@ -140,9 +159,10 @@ def _record(step: Step, folder: Path, timeout_s: float | None, quiet: bool) -> N
     from tuner.propose.listed import ListedProposer
     from tuner.store.pack import pack
 
-    recording, space, url = step.recording, step.recording.space, _url(step, folder)
+    recording, space = step.recording, step.recording.space
+    url = library.url(recording.name)
     options = {**OPTIONS, "seed": recording.seed, "idle_w": None, "max_w": None}
-    storage, held = store.existing(url), _held(url)
+    storage, held = library.storage(recording.name), library.studies(recording.name)
     if storage is not None:
         for levels in _arms.combinations(space):
             name = _arms.study_name(recording.name, levels)
@@ -166,8 +186,7 @@ def _record(step: Step, folder: Path, timeout_s: float | None, quiet: bool) -> N
                     **evaluator.environment, "speed": _speed(space.settings, progress.note)
                 }
                 calibrated = _calibrated(evaluator, progress.note)
-        if storage is None:
-            storage = store.connect(url, create=True)
+        storage = library.storage(recording.name, create=True)
         plan = _arms.Plan(recording.sampler, recording.seed, None)
         kept = {**_evaluator.facts(recording.space_file, space, options), **calibrated}
         arms = _arms.build(
@@ -181,7 +200,7 @@ def _record(step: Step, folder: Path, timeout_s: float | None, quiet: bool) -> N
                 space, arms, evaluator, n_trials=trials, timeout_s=timeout_s, listener=progress
             )
         finally:
-            pack(folder / f"{recording.name}.db")
+            pack(library.file(recording.name))
 
 
 def _calibrated(evaluator: Any, note: Callable[[str], None]) -> dict[str, Any]:
