@@ -17,7 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from running import ROOT, SPACE, Ended, Room, wait_until
@@ -112,24 +113,31 @@ def need_root() -> None:
         raise Skipped("needs root")
 
 
+@contextmanager
+def own_disk(room: Room, options: str) -> Iterator[Path]:
+    """The studies' folder as a filesystem of its own, with these mount options."""
+    need_root()
+    disk = room.folder / "studies"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk], check=True)
+    try:
+        yield disk
+    finally:
+        wait_until(lambda: not room.processes(), 15.0)
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
 # What the study's storage does.
 
 
 @case("disk full")
 def _(room: Room) -> str:
-    need_root()
-    disk = room.folder / "studies"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", disk], check=True)
-    try:
+    with own_disk(room, "size=700k") as disk:
         said = told(room.study(500, timeout_s=300.0), "full", "No space")
         finished = room.finished()
         assert finished, "nothing was finished before the disk was full"
         subprocess.run(["mount", "-o", "remount,size=50m", disk], check=True)
         goes_on(room)
-    finally:
-        wait_until(lambda: not room.processes(), 15.0)
-        subprocess.run(["umount", "--lazy", disk], check=True)
     return f"{said}; {len(finished)} trials kept, goes on with room"
 
 
@@ -160,14 +168,8 @@ def _(room: Room) -> str:
 
 @case("read-only folder")
 def _(room: Room) -> str:
-    need_root()
-    disk = room.folder / "studies"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,size=1m", "tmpfs", disk], check=True)
-    try:
+    with own_disk(room, "ro,size=1m"):
         return told(room.study(1), "Read-only", "cannot be written", "cannot be made")
-    finally:
-        subprocess.run(["umount", disk], check=True)
 
 
 @case("two studies on one database")

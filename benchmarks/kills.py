@@ -20,21 +20,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from running import Room, wait_until
+from running import SPACE, Room, wait_until
 
 from tuner.deploy import cgroups, cpufreq
 
-SPACE = """
-name: small
-model: cnn1d
-deployer: fake
-duration_s: 0.5
-load: 50
-parameters:
-  enable_batching: {choices: [false, true]}
-  max_batch_size: {low: 1, high: 100000, when: {enable_batching: true}}
-fixed: FIXED
-"""
 AT_FIRST_KHZ = {
     "cpuinfo_min_freq": 800_000, "cpuinfo_max_freq": 3_000_000,
     "scaling_min_freq": 800_000, "scaling_max_freq": 3_000_000,
@@ -56,7 +45,7 @@ def main() -> int:
         clock = Clock(Path(folder) / "cpufreq")
         fixed = ["cpu_quota: 1.5, memory_limit_mb: 2000"] if can_limit() else []
         fixed += [f"cpu_frequency_mhz: {PINNED_MHZ}"] if clock.before else []
-        room = Room(Path(folder), SPACE.replace("FIXED", "{" + ", ".join(fixed) + "}"))
+        room = Room(Path(folder), SPACE + "fixed: {" + ", ".join(fixed) + "}\n")
         draws = random.Random(args.seed)
         held = sum(point(room, clock, number, draws) for number in range(args.points))
         last = room.study(len(room.finished()) + 1, before=clock.before)

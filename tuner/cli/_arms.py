@@ -16,6 +16,7 @@ from typing import Any
 
 from tuner import interrupts
 from tuner.cli import _format
+from tuner.cli._progress import Progress
 from tuner.errors import UsageError
 from tuner.measurement import Scalar
 from tuner.space import Space
@@ -141,11 +142,27 @@ def source(reference: str, space: Space) -> Any:
     return Source(stored.name, tuple(study.observation(r, space) for r in finished))
 
 
+def carry_out(
+    arms: list[Any], space: Space, evaluator: Any, plan: Plan, timeout_s: float | None,
+    progress: Progress,
+) -> Any:
+    """Run the loop of a study with its progress shown; ``None`` after an interruption."""
+    from tuner import study
+
+    progress.begin(arms, space)
+    try:
+        return study.run(
+            space, arms, evaluator, n_trials=plan.trials, timeout_s=timeout_s, listener=progress
+        )
+    except KeyboardInterrupt:
+        return None
+
+
 def conclude(arms: list[Any], space: Space, url: str, summary: Any, again: str) -> None:
     """Say how a run ended, and each environment's front.
 
     Args:
-        summary: ``None`` after an interruption.
+        summary: what ``carry_out`` gave.
         again: what to do to go on.
     """
     from tuner import store

@@ -45,14 +45,14 @@ def run(args: argparse.Namespace) -> int:
     from tuner import space as spaces
     from tuner import store
 
-    space = study._overridden(spaces.load(args.space), args)
+    space = study.overridden(spaces.load(args.space), args)
     if space.factors:
         raise UsageError(
             f"a comparison is made in one environment, but {args.space} has the factors "
             f"{', '.join(space.factors)}; fix each (a load with --load)"
         )
     base = args.name or f"{space.name}-compare"
-    study._check_name(base)
+    study.check_name(base)
     url = args.storage or store.default_url(base)
     with ExitStack() as stack:
         stack.enter_context(interrupts.deferred())
@@ -74,7 +74,7 @@ def _measured(
     from tuner import store
     from tuner import study as loop
 
-    options = study._options(args)
+    options = study.options_of(args)
     quiet = args.quiet or args.json
     progress = stack.enter_context(Progress(args.trials, quiet=quiet))
     with interrupts.allowed():

@@ -53,11 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from tuner import space as spaces
-    from tuner import store, study
+    from tuner import store
 
-    space = _overridden(spaces.load(args.space), args)
+    space = overridden(spaces.load(args.space), args)
     name = args.name or space.name
-    _check_name(name)
+    check_name(name)
     url = args.storage or store.default_url(name)
     storage = store.existing(url)
     if storage is not None:
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         tuple(args.source),
     )
     progress = Progress(plan.trials or space.size * space.settings.repeats, quiet=args.quiet)
-    options = _options(args)
+    options = options_of(args)
     with ExitStack() as stack:
         # A supervisor's SIGTERM ends a study as Ctrl-C does: saved, with nothing left running.
         stack.enter_context(interrupts.deferred())
@@ -85,19 +85,12 @@ def run(args: argparse.Namespace) -> int:
         )
         for arm in arms:
             arm.store.put(_arms.FACT, plan.as_fact())
-        progress.begin(arms, space)
-        try:
-            summary = study.run(
-                space, arms, evaluator,
-                n_trials=plan.trials, timeout_s=args.timeout, listener=progress,
-            )
-        except KeyboardInterrupt:
-            summary = None
+        summary = _arms.carry_out(arms, space, evaluator, plan, args.timeout, progress)
     _arms.conclude(arms, space, url, summary, "the same command goes on")
     return 130 if summary is None else 0
 
 
-def _overridden(space: Space, args: argparse.Namespace) -> Space:
+def overridden(space: Space, args: argparse.Namespace) -> Space:
     """The space with what the command line says in the place of what the file says."""
     given: dict[str, Any] = {
         key: getattr(args, key)
@@ -131,13 +124,13 @@ def _load(text: str) -> str | float:
         ) from None
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
     allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"
     if not name or name[0] in ".-" or len(name) > 64 or set(name) - set(allowed):
         raise UsageError(f"--name {name!r} should be letters, digits, _ . - (at most 64)")
 
 
-def _options(args: argparse.Namespace) -> dict[str, Any]:
+def options_of(args: argparse.Namespace) -> dict[str, Any]:
     """What the evaluator takes beside the space, as JSON."""
     return {
         "objective": args.objective,

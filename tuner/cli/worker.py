@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from tuner import machine, store, study
+    from tuner import machine, store
 
     url = args.storage or store.urls.given()
     if url is None:
@@ -70,14 +70,7 @@ def run(args: argparse.Namespace) -> int:
                 url, storage, args.study, space, plan.of_worker(), evaluator, kept,
                 progress.note, machine=here if mixed else None,
             )
-            progress.begin(arms, space)
-            try:
-                summary = study.run(
-                    space, arms, evaluator,
-                    n_trials=plan.trials, timeout_s=args.timeout, listener=progress,
-                )
-            except KeyboardInterrupt:
-                summary = None
+            summary = _arms.carry_out(arms, space, evaluator, plan, args.timeout, progress)
     _arms.conclude(arms, space, url, summary, "a worker started again goes on")
     return 130 if summary is None else 0
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,15 +195,6 @@ def reap(found: dict[str, Hierarchy] | None = None) -> list[Path]:
                     empty_and_remove(folder)
                     removed.append(folder)
     return removed
-
-
-def wait_until_empty(group: Cgroup, patience_s: float = 2.0) -> None:
-    """Wait until no process is in the groups any more."""
-    deadline = time.monotonic() + patience_s
-    while any(_words(folder / "cgroup.procs") for folder in group.folders):
-        if time.monotonic() > deadline:
-            return
-        time.sleep(0.01)
 
 
 def _namespace() -> int:

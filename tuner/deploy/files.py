@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from tuner.deploy.allocators import preload
 from tuner.deploy.base import ModelToServe
 from tuner.deploy.batching import batching_parameters, max_batch_size
-from tuner.deploy.knob import CLIENT, FLAG
+from tuner.deploy.knob import FLAG
 from tuner.deploy.knobs import ELSEWHERE, KNOBS, has_effect, knob_value, nearest
 from tuner.errors import UsageError
 from tuner.measurement import Configuration
@@ -165,15 +165,6 @@ def models_config(models: Sequence[ModelToServe]) -> str:
         for model in models
     )
     return f"model_config_list {{\n{entries}}}\n"
-
-
-def client_settings(configuration: Configuration) -> dict[str, object]:
-    """The knobs that the load generator has to follow, with defaults filled in."""
-    return {
-        name: knob_value(configuration, name)
-        for name, knob in KNOBS.items()
-        if knob.applied == CLIENT
-    }
 
 
 def _escaped(text: str) -> str:

@@ -34,14 +34,6 @@ def tree(pid: int) -> tuple[int, ...]:
     return tuple(found)
 
 
-def thread_count(pid: int) -> int:
-    """Number of threads of the process; 0 when it is gone."""
-    try:
-        return len(os.listdir(PROC / str(pid) / "task"))
-    except OSError:
-        return 0
-
-
 def kill(pid: int, started: int | None, number: int = signal.SIGKILL) -> bool:
     """Send a signal to the process if it is still the same one; whether it was sent."""
     if not runs(pid, started):
