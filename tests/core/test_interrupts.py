@@ -18,27 +18,24 @@ def interrupt(number: int = signal.SIGINT) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_waits_for_the_end_of_the_work(number: int) -> None:
     done = []
-    with pytest.raises(KeyboardInterrupt):
-        with deferred():
-            interrupt(number)
-            done.append("whole")
+    with pytest.raises(KeyboardInterrupt), deferred():
+        interrupt(number)
+        done.append("whole")
     assert done == ["whole"]
 
 
 def test_a_signal_that_waited_is_raised_where_it_is_allowed() -> None:
     with deferred():
         interrupt()
-        with pytest.raises(KeyboardInterrupt):
-            with allowed():
-                pytest.fail("the allowed part began in spite of the signal")
+        with pytest.raises(KeyboardInterrupt), allowed():
+            pytest.fail("the allowed part began in spite of the signal")
 
 
 def test_in_an_allowed_part_a_signal_is_raised_at_once() -> None:
     with deferred():
-        with pytest.raises(KeyboardInterrupt):
-            with allowed():
-                interrupt()
-                signal.pause()
+        with pytest.raises(KeyboardInterrupt), allowed():
+            interrupt()
+            signal.pause()
         interrupted_once = True
     assert interrupted_once
 

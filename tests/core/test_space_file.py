@@ -52,8 +52,8 @@ BAD = [
     ("parameters: {x: [1]}\nconstraints:\n  throughput_rps: {min: 9, max: 5}", 3,
      "constraints.throughput_rps.min", "both"),
     ("parameters:\n  x: {low: 1, high: 8, step: 100}", 2, "parameters.x.step", "larger"),
-    ("parameters:\n  a: [1, 2]\n  b: {choices: [1], when: {a: 1}}\n"
-     "  c: {choices: [1], when: {b: 1, a: 2}}", 4, "parameters.c.when", "never hold"),
+    (("parameters:\n  a: [1, 2]\n  b: {choices: [1], when: {a: 1}}\n"
+     "  c: {choices: [1], when: {b: 1, a: 2}}"), 4, "parameters.c.when", "never hold"),
     ("parameters: {'../x': [1]}", 1, "parameters.../x", "letters"),
     ("parameters: {x: [1]}\nname: ../../etc", 2, "name", "letters"),
     ("- 1\n- 2", 1, None, "mapping"),

@@ -115,7 +115,7 @@ class AveragedSurrogate:
         parts, n = _unpacked(chains, self._X.shape[1]), len(self._y)
         covariance = _kernel(parts, self._X, self._X) + self._constant
         covariance += (parts.noise[:, None, None] + _JITTER) * np.eye(n)
-        factor = np.linalg.cholesky(covariance)
+        factor = np.asarray(np.linalg.cholesky(covariance), np.float64)
         half = np.linalg.solve(factor, np.broadcast_to(self._y[:, None], (len(chains), n, 1)))
         solved = np.linalg.solve(np.swapaxes(factor, 1, 2), half)[..., 0]
         square = (half**2).sum(axis=(1, 2))
