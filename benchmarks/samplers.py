@@ -1,7 +1,9 @@
-"""Write the tables of samplers in docs/search.md: trials to 99 % of a recorded table's hypervolume.
+"""Write the tables of samplers in the README: trials to 99 % of a recorded table's hypervolume.
 
-python benchmarks/samplers.py --data ../shared/data [--only tx2] [--samplers auto,tpe,gp]
+python benchmarks/samplers.py --data ../shared/data --data studies [--only tx2] [--samplers auto,tpe]
 python benchmarks/samplers.py --data ../shared/data --only tx2 --transfer
+
+A folder may hold public tables (CSV) and recorded studies (record-*.db).
 """
 
 from __future__ import annotations
@@ -10,7 +12,9 @@ import argparse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tuner.replay import Report, Table, compare, read_table
+import optuna
+
+from tuner.replay import Report, Table, compare, read, read_table
 
 TX2 = ("cores", "core_freq", "gpu_freq", "emc_freq")
 DERIVED = (
@@ -47,6 +51,9 @@ def tables(folder: Path) -> Iterator[Table]:
     for file in sorted(folder.glob("x264*.csv")):
         # An encoding time of zero marks a configuration that doesn't work.
         yield read_table(file, _options(file), X264, [f"valid={X264[0]} * {X264[1]} > 0"])
+    for file in sorted(folder.glob("record-*.db")):
+        for study in optuna.get_all_study_names(f"sqlite:///{file}"):
+            yield read(f"{file}:{study}")
 
 
 def _options(file: Path) -> list[str]:
@@ -58,7 +65,8 @@ def _options(file: Path) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder of recorded tables")
+    parser.add_argument("--data", type=Path, action="append", required=True, metavar="FOLDER",
+                        help="folder of recorded tables; repeatable")
     parser.add_argument("--only", default="", help="tables whose name starts so")
     parser.add_argument("--samplers", default="random,nsga2,tpe,auto")
     parser.add_argument("--trials", type=int, default=60)
@@ -69,7 +77,7 @@ def main() -> None:
     )
     parser.add_argument("--from", dest="source", default="", help="only sources whose name ends so")
     args = parser.parse_args()
-    found = [t for t in tables(args.data) if t.name.startswith(args.only)]
+    found = [t for folder in args.data for t in tables(folder) if t.name.startswith(args.only)]
     settings = {"trials": args.trials, "repeats": args.repeats, "jobs": args.jobs}
     if args.transfer:
         _row("table", "source", "auto, no source", "transfer", "source shuffled")

@@ -59,8 +59,11 @@ def flag_table() -> tuple[Flag, ...]:
         Flag("model_config_file_poll_wait_seconds", 0, "re-read it that often; 0: never"),
         Flag("model_name", "default", "name of the model"),
         Flag("model_base_path", "", "folder that holds the numbered versions"),
-        Flag("num_load_threads", 0, "threads that load versions after the first ones; 0: one"),
-        Flag("num_unload_threads", 0, "threads that unload versions; 0: one"),
+        Flag("num_load_threads", 0, "threads that load versions; 0: one a CPU"),
+        Flag(
+            "num_unload_threads", 0, "threads that unload versions",
+            ignored="a version is unloaded in the thread of its last request",
+        ),
         Flag("max_num_load_retries", 5, "attempts at loading a version after the first failed"),
         Flag("load_retry_interval_micros", 60_000_000, "time between such attempts"),
         Flag("file_system_poll_wait_seconds", 1, "look for new versions that often; 0: once"),
