@@ -8,16 +8,10 @@ import pandas as pd
 import pytest
 
 import tuner.store
-from tuner.analysis.borrow import (
-    borrowed_front,
-    correlation_table,
-    cost_table,
-    model_costs,
-    option_changes,
-    price_of_borrowing,
-)
+from tuner.analysis.borrow import correlation_table, cost_table, model_costs, option_changes
 from tuner.analysis.environments import Environment
 from tuner.analysis.loader import Loader
+from tuner.analysis.regret import borrowed_front, price_of_borrowing
 from tuner.cli import main
 from tuner.errors import StudyError
 

@@ -1,4 +1,4 @@
-"""What it costs to run one DNN with the configuration that suits another, and why.
+"""Why one DNN's configuration does not suit another: options, correlations, costs of the DNNs.
 
 Every comparison is between two studies on the configurations that both measured; objectives are
 minimised. A study of energies by one source is never compared with one by another.
@@ -16,131 +16,84 @@ from numpy.typing import NDArray
 
 from tuner.analysis.cart import tree_importance
 from tuner.analysis.correlation import pearson, spearman
-from tuner.analysis.environments import Comparison, Environment, compare
-from tuner.analysis.influence import influences
+from tuner.analysis.environments import Environment, compare
+from tuner.analysis.influence import Influence, influences
 from tuner.analysis.options import codes
-from tuner.analysis.pareto import non_dominated
-from tuner.errors import TableError
+from tuner.analysis.regret import SURE, side
+from tuner.analysis.resample import redrawn
 
 Floats = NDArray[np.float64]
 
+DRAWS = 100
 _COSTS = re.compile(r"flops|operations|parameters|bytes|batch_efficiency|ms_per_row\.1$")
 
 
-def borrowed_front(
-    sources: Sequence[Environment], targets: Sequence[Environment]
+def option_changes(
+    source: Environment, target: Environment, *, draws: int = DRAWS, seed: int = 0
 ) -> pd.DataFrame:
-    """How the source's Pareto configurations do in the target; one row each.
-
-    ``sources`` and ``targets`` hold one environment for each objective, in the same order. Fronts
-    are those of the configurations valid in both studies. Columns: the options; ``on_target_front``;
-    and for each objective ``<objective>`` (in the target, its unit), ``best_regret_pct`` and
-    ``fair_regret_pct`` suffixed to its name: how many percent more than the target's least value,
-    and than the least value among target configurations no worse in every other objective. Both
-    are 0 where borrowing is free.
-    """
-    pairs = [compare(source, target) for source, target in zip(sources, targets)]
-    shared = pairs[0]
-    names = [environment.response for environment in sources]
-    source, target = (np.column_stack([_side(p, side) for p in pairs]) for side in (0, 1))
-    valid = np.isfinite(source).all(axis=1) & np.isfinite(target).all(axis=1)
-    if not valid.any():
-        raise TableError(
-            f"{sources[0].label} and {targets[0].label} have no valid configuration in common"
-        )
-    table = shared.table.loc[valid].reset_index(drop=True)
-    source, target = source[valid], target[valid]
-    on_source, on_target = non_dominated(source), non_dominated(target)
-    rows = table.loc[on_source, [option.name for option in shared.options]].copy()
-    rows["on_target_front"] = on_target[on_source]
-    for place, name in enumerate(names):
-        others = np.delete(target, place, axis=1)
-        value = target[on_source, place]
-        fair = np.array(
-            [
-                target[(others <= others[row]).all(axis=1), place].min()
-                for row in np.flatnonzero(on_source)
-            ]
-        )
-        rows[name] = value
-        rows[f"{name}_best_regret_pct"] = 100 * (value / target[:, place].min() - 1)
-        rows[f"{name}_fair_regret_pct"] = 100 * (value / fair - 1)
-    return rows.sort_values(names[0], ignore_index=True)
-
-
-def price_of_borrowing(
-    source: Environment, target: Environment
-) -> dict[str, float | int | None]:
-    """What the target pays when it runs the source's best configuration for one response.
-
-    ``regret_pct``: how many percent more than the target's own best among the configurations
-    valid in both; ``default_regret_pct``: the same for a configuration drawn at random (the
-    median), which says whether borrowing beats guessing.
-    """
-    shared = compare(source, target)
-    a, b = _side(shared, 0), _side(shared, 1)
-    valid = np.isfinite(a) & np.isfinite(b)
-    if not valid.any():
-        return {"configurations": 0, "regret_pct": None, "default_regret_pct": None}
-    a, b = a[valid], b[valid]
-    best = float(b.min())
-    return {
-        "configurations": int(valid.sum()),
-        "regret_pct": 100 * (float(b[np.argmin(a)]) / best - 1),
-        "default_regret_pct": 100 * (float(np.median(b)) / best - 1),
-    }
-
-
-def option_changes(source: Environment, target: Environment) -> pd.DataFrame:
     """Every option's effect and rank in both environments, and whether they change.
 
-    Columns ``option``, ``source_effect_pct``, ``target_effect_pct`` (median effect of raising the
-    option, in percent of the median response; NaN without a pair, the largest by size for a
-    categorical option), ``sign_changes`` (influential in both with opposite signs),
-    ``source_rank``, ``target_rank`` (1 = most important to a regression tree) and ``rank_changes``
-    (ranks that differ where the option is influential in one of the two).
+    Of the configurations valid in both; no rows where there are none. Columns ``option``,
+    ``source_effect_pct``, ``target_effect_pct`` (median effect of raising the option, in percent of
+    the median response; NaN without a pair, the largest by size for a categorical option),
+    ``sign_changes`` (influential in both with opposite signs), ``source_rank``, ``target_rank``
+    (1 = most important to a regression tree) and ``rank_changes`` (ranks that differ where the
+    option is influential in one of the two). A change counts only when it stays, in the same
+    direction, in 95 % of ``draws`` in which all values are redrawn within their intervals; where no
+    interval is known, as measured.
     """
     shared = compare(source, target)
-    a, b = _side(shared, 0), _side(shared, 1)
-    valid = np.isfinite(a) & np.isfinite(b)
-    table = shared.table.loc[valid]
-    found = [influences(table, shared.options, values[valid]) for values in (a, b)]
+    sides = [side(shared, 0), side(shared, 1)]
+    valid = np.isfinite(sides[0]) & np.isfinite(sides[1])
+    table, values = shared.table.loc[valid], [held[valid] for held in sides]
     coded = codes(table, shared.options)
-    ranks = [_ranks(tree_importance(coded, values[valid])) for values in (a, b)]
-    rows = []
-    for place, option in enumerate(shared.options):
-        one, other = found[0][place], found[1][place]
-        effects = [
-            max((c.median_effect or 0.0 for c in side.contrasts if c.pairs), key=abs,
-                default=np.nan) / np.median(values[valid]) * 100
-            for side, values in ((one, a), (other, b))
-        ]
-        influential = one.influential(), other.influential()
-        rank = int(ranks[0][place]), int(ranks[1][place])
-        rows.append(
-            {
-                "option": option.name,
-                "source_effect_pct": float(effects[0]),
-                "target_effect_pct": float(effects[1]),
-                "sign_changes": all(influential) and effects[0] * effects[1] < 0,
-                "source_rank": rank[0],
-                "target_rank": rank[1],
-                "rank_changes": any(influential) and rank[0] != rank[1],
-            }
-        )
-    return pd.DataFrame(rows)
+    found = [influences(table, shared.options, held) for held in values]
+    effects = [_effects(told, held) for told, held in zip(found, values)]
+    ranks = [_ranks(tree_importance(coded, held)) for held in values]
+    influential = np.array([[told.influential() for told in one] for one in found], dtype=bool)
+    with np.errstate(invalid="ignore"):
+        signs = influential.all(axis=0) & (effects[0] * effects[1] < 0)
+    moves = influential.any(axis=0) & (ranks[0] != ranks[1])
+    random = np.random.default_rng(seed)
+    again = [
+        redrawn(held, *(bound[valid] for bound in bounds), draws=draws, random=random)
+        for held, bounds in zip(values, (shared.source_bounds, shared.target_bounds))
+    ]
+    if signs.any():
+        told = [np.array([_effects(influences(table, shared.options, y), y) for y in part])
+                for part in again]
+        signs &= _stays(told[0], np.sign(effects[0])) & _stays(told[1], np.sign(effects[1]))
+    if moves.any():
+        placed = [np.array([_ranks(tree_importance(coded, y)) for y in part]) for part in again]
+        moves &= _stays(placed[0] - placed[1], np.sign(ranks[0] - ranks[1]))
+    return pd.DataFrame({
+        "option": [option.name for option in shared.options],
+        "source_effect_pct": effects[0], "target_effect_pct": effects[1],
+        "sign_changes": signs,
+        "source_rank": ranks[0].astype(int), "target_rank": ranks[1].astype(int),
+        "rank_changes": moves,
+    }).iloc[: len(shared.options) if valid.any() else 0]
+
+
+def _stays(drawn: Floats, sign: Floats) -> NDArray[np.bool_]:
+    """Which columns of the draws, (draws, n), have this sign, (n,), nearly always."""
+    return np.asarray((np.sign(drawn) == sign).mean(axis=0) >= SURE)
+
+
+def _effects(found: Sequence[Influence], values: Floats) -> Floats:
+    """The median effect of each option in percent of the median response, NaN without a pair."""
+    largest = [
+        max((c.median_effect or 0.0 for c in one.contrasts if c.pairs), key=abs, default=np.nan)
+        for one in found
+    ]
+    middle = float(np.median(values)) if len(values) else np.nan
+    return np.array(largest, dtype=float) / middle * 100
 
 
 def _ranks(importance: Floats) -> Floats:
     from scipy.stats import rankdata
 
     return np.asarray(rankdata(-importance, method="min"))
-
-
-def _side(shared: Comparison, side: int) -> Floats:
-    values = (shared.source, shared.target)[side]
-    flags = (shared.source_valid, shared.target_valid)[side]
-    return values if flags is None else np.where(flags, values, np.nan)
 
 
 def correlation_table(environments: Sequence[Environment]) -> pd.DataFrame:
@@ -153,7 +106,7 @@ def correlation_table(environments: Sequence[Environment]) -> pd.DataFrame:
     for place, one in enumerate(environments):
         for other in environments[place + 1 :]:
             shared = compare(one, other)
-            a, b = _side(shared, 0), _side(shared, 1)
+            a, b = side(shared, 0), side(shared, 1)
             valid = np.isfinite(a) & np.isfinite(b)
             rows.append((one.label, other.label, int(valid.sum()),
                          pearson(a[valid], b[valid]), spearman(a[valid], b[valid])))

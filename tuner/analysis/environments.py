@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tuner.analysis.energy import check_energy
 from tuner.analysis.options import Option, codes, configuration_ids
 from tuner.analysis.options import describe_options as describe
-from tuner.analysis.tables import numbers
+from tuner.analysis.tables import interval, numbers
 from tuner.errors import TableError
 
 Floats = NDArray[np.float64]
@@ -50,14 +50,17 @@ class Comparison:
     target: Floats
     source_valid: Bools | None
     target_valid: Bools | None
+    source_bounds: tuple[Floats, Floats]
+    """Lower and upper end of the response's 95 % interval, each (n,); NaN where none is known."""
+    target_bounds: tuple[Floats, Floats]
 
 
 def compare(source: Environment, target: Environment) -> Comparison:
     """Both environments on the configurations that both measured.
 
     Columns of one table are paired row by row. Two tables are joined on the values of the options
-    that both have; the valid repetitions of a configuration are averaged, and a configuration is
-    valid where one repetition is. Raises StudyError as ``energy.check_energy``, TableError when
+    that both have; the valid repetitions of a configuration are averaged, with their intervals, and
+    a configuration is valid where one repetition is. Raises StudyError as ``energy.check_energy``, TableError when
     nothing is shared.
     """
     check_energy([source, target])
@@ -67,7 +70,8 @@ def compare(source: Environment, target: Environment) -> Comparison:
     if source.table is target.table:
         options = describe(source.table, names)
         return Comparison(
-            source.table, options, source.values, target.values, source.valid, target.valid
+            source.table, options, source.values, target.values, source.valid, target.valid,
+            interval(source.table, source.response), interval(target.table, target.response),
         )
     both = pd.concat([source.table[names], target.table[names]], ignore_index=True)
     options = describe(both, names)
@@ -88,11 +92,15 @@ def compare(source: Environment, target: Environment) -> Comparison:
         y[1],
         flags[0] if known[0] else None,
         flags[1] if known[1] else None,
+        *((p["low"].reindex(shared).to_numpy(), p["high"].reindex(shared).to_numpy())
+          for p in means),
     )
 
 
 def _means(environment: Environment, ids: NDArray[np.int64]) -> pd.DataFrame:
     usable = environment.usable
-    frame = pd.DataFrame({"value": np.where(usable, environment.values, np.nan), "valid": usable})
-    grouped = frame.groupby(ids)
-    return pd.DataFrame({"value": grouped["value"].mean(), "valid": grouped["valid"].any()})
+    low, high = interval(environment.table, environment.response)
+    frame = pd.DataFrame({"value": environment.values, "low": low, "high": high})
+    frame.loc[~usable] = np.nan
+    grouped = frame.groupby(ids).mean()
+    return grouped.assign(valid=pd.Series(usable).groupby(ids).any())

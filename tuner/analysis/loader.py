@@ -69,6 +69,8 @@ class Loader:
     response: str | None = None
     """The metric of a study named without one; else its first objective."""
     storage: str | None = None
+    feasible: bool = False
+    """Whether what misses a constraint of its study's space counts as invalid too."""
     read_study: Callable[..., pd.DataFrame] | None = None
     _tables: dict[str, pd.DataFrame] = field(default_factory=dict)
 
@@ -147,6 +149,9 @@ class Loader:
         values, valid = numbers(table, column), None
         if "valid" in table.columns:
             valid = table["valid"].fillna(False).astype(bool).to_numpy()
+        if self.feasible and "feasible" in table.columns:
+            kept = table["feasible"].fillna(False).astype(bool).to_numpy()
+            valid = kept if valid is None else valid & kept
         if self.invalid is not None:
             valid = ~self.invalid(values) & (True if valid is None else valid)
         names = tuple(map(str, options))

@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tuner.analysis.resample import spreads
+
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
@@ -153,12 +155,8 @@ def membership_probability(
     is taken as exact, so errors that were not measured are not counted. The standard error of a
     probability is at most 0.5/sqrt(draws), 0.011 by default.
     """
-    from scipy.stats import norm
-
     points = _points(values)
-    quantile = float(norm.ppf((1 + level) / 2))
-    below = np.nan_to_num(points - np.asarray(low, dtype=float), nan=0.0).clip(min=0.0) / quantile
-    above = np.nan_to_num(np.asarray(high, dtype=float) - points, nan=0.0).clip(min=0.0) / quantile
+    below, above = spreads(points, low, high, level)
     if below.shape != points.shape or above.shape != points.shape:
         raise ValueError(f"intervals need the values' shape {points.shape}")
     possible = _possible_members(points - _FAR * below, points + _FAR * above)

@@ -7,18 +7,13 @@ import json
 import math
 from typing import Any
 
-from tuner.analysis.borrow import (
-    borrowed_front,
-    correlation_table,
-    cost_table,
-    option_changes,
-    price_of_borrowing,
-)
+from tuner.analysis.borrow import correlation_table, cost_table, option_changes
 from tuner.analysis.energy import check_energy
 from tuner.analysis.environments import Environment
 from tuner.analysis.fronts import DEFAULT_OBJECTIVES
 from tuner.analysis.loader import Loader
-from tuner.analysis.text import aligned
+from tuner.analysis.regret import borrowed_front, price_of_borrowing
+from tuner.analysis.text import aligned, short
 from tuner.cli._references import names
 from tuner.errors import UsageError
 
@@ -39,36 +34,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if len(args.studies) < 2:
         raise UsageError("borrowing takes two or more studies")
-    loaders = Loader(storage=args.storage)
+    loaders = Loader(storage=args.storage, feasible=True)
     # One environment for each objective and study; the label is the study's own.
     by_objective: dict[str, list[Environment]] = {}
     for objective in args.objectives:
         loaders.response = objective
         by_objective[objective] = loaders.load(args.studies)
         check_energy(by_objective[objective])
-    labels = [
-        environment.label.removesuffix(f":{environment.response}")
-        for environment in by_objective[args.objectives[0]]
-    ]
+    labels = _labels(by_objective[args.objectives[0]], args.studies)
     document = _document(by_objective, labels)
     if args.plot:
         from tuner.analysis.figures import save
         from tuner.analysis.plots_borrow import borrow_figure
 
-        prices = {
-            objective: {
-                (labels.index(pair["lender"]), labels.index(pair["borrower"])):
-                    pair["price"][objective]["regret_pct"]
-                for pair in document["pairs"]
-            }
-            for objective in args.objectives
-        }
+        prices = {name: _prices(document, name, labels) for name in args.objectives}
         save(borrow_figure(labels, prices), args.plot)
     if args.json:
         print(json.dumps(_plain(document), indent=2, allow_nan=False))
     else:
         _print(document, args.objectives)
     return 0
+
+
+def _labels(environments: list[Environment], references: list[str]) -> list[str]:
+    """The studies' own names; how they were asked for where two databases hold the same name."""
+    named = [e.label.removesuffix(f":{e.response}") for e in environments]
+    told = [name if named.count(name) == 1 else asked for name, asked in zip(named, references)]
+    return [
+        name if told.count(name) == 1 else f"{name} ({1 + told[:place].count(name)})"
+        for place, name in enumerate(told)
+    ]
+
+
+def _prices(
+    document: dict[str, Any], objective: str, labels: list[str]
+) -> dict[tuple[int, int], float | None]:
+    """(lender, borrower) -> regret in percent, infinite where it fails; of itself on the diagonal."""
+    found: dict[tuple[int, int], float | None] = {}
+    for pair in document["pairs"]:
+        i, j = labels.index(pair["lender"]), labels.index(pair["borrower"])
+        price = pair["price"][objective]
+        found[i, j] = math.inf if price["borrowed_fails"] else price["regret_pct"]
+        found.setdefault((j, j), price["self_regret_pct"])
+    return found
 
 
 def _document(by_objective: dict[str, list[Environment]], labels: list[str]) -> dict[str, Any]:
@@ -86,6 +94,7 @@ def _document(by_objective: dict[str, list[Environment]], labels: list[str]) -> 
                     "borrower": borrower,
                     "front": front.to_dict(orient="records"),
                     "on_front_share": float(front["on_target_front"].mean()),
+                    "fails_share": float(front["borrowed_fails"].mean()),
                     "price": {
                         source.response: price_of_borrowing(source, target)
                         for source, target in zip(sources, targets)
@@ -115,16 +124,23 @@ def _document(by_objective: dict[str, list[Environment]], labels: list[str]) -> 
 
 
 def _print(document: dict[str, Any], objectives: list[str]) -> None:
-    head = ["lender > borrower", "of the front on the front",
+    head = ["lender > borrower", "of the front on the front", "fails",
             *(f"regret {name} (%)" for name in objectives),
-            *(f"by chance {name} (%)" for name in objectives)]
+            *(f"median configuration {name} (%)" for name in objectives)]
     lines: list[list[Any]] = [head]
     for pair in document["pairs"]:
         price = pair["price"]
         lines.append([f"{pair['lender']} > {pair['borrower']}", f"{pair['on_front_share']:.0%}",
-                      *(price[name]["regret_pct"] for name in objectives),
-                      *(price[name]["default_regret_pct"] for name in objectives)])
+                      f"{pair['fails_share']:.0%}",
+                      *(_regret(price[name]) for name in objectives),
+                      *(price[name]["median_configuration_regret_pct"] for name in objectives)])
     print(aligned(lines))
+    print(
+        "fails: of the lender's front, what is invalid for the borrower or misses a constraint of "
+        "its study\n[] 95 % of what the regret may be, the values redrawn within their intervals; "
+        "itself: the median regret\nof choosing by a second measurement of the borrower; * beyond "
+        "that noise"
+    )
     print("\noptions whose effect changes")
     told = False
     for pair in document["pairs"]:
@@ -146,6 +162,17 @@ def _print(document: dict[str, Any], objectives: list[str]) -> None:
             if records:
                 print(f"\n{title}{name}")
                 print(aligned([list(records[0]), *(list(r.values()) for r in records)]))
+
+
+def _regret(price: dict[str, Any]) -> str:
+    """``12 [3–40] itself 8 *``; ``fails`` where the lender's best is invalid for the borrower."""
+    told = "fails" if price["borrowed_fails"] else short(price["regret_pct"])
+    if price["regret_interval_pct"]:
+        low, high = price["regret_interval_pct"]
+        told += f" [{short(low)}–{short(high)}]"
+    if price["self_regret_pct"] is not None:
+        told += f" itself {short(price['self_regret_pct'])}"
+    return told + (" *" if price["beyond_noise"] else "")
 
 
 def _plain(value: Any) -> Any:
