@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from tuner import models
+    from tuner import inherited, models
     from tuner.deploy import programs
     from tuner.modelserver.flags import flag_table
 
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         given = [f"--model_name={record.name}", f"--model_base_path={record.path}", *given]
     print(f"serving {record.name}{_where(args)}; Ctrl-C ends it", flush=True)
     command = programs.command("tuner.modelserver", *given)
-    os.execve(command[0], command, {**os.environ, **programs.environment()})
+    os.execve(command[0], command, {**inherited.environment(), **programs.environment()})
 
 
 def _where(args: argparse.Namespace) -> str:

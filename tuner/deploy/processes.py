@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import signal
 import subprocess
 import threading
@@ -12,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tuner import inherited
 from tuner.deploy import proc, programs
 from tuner.errors import TrialFailure
 
@@ -77,7 +77,7 @@ class Spawner:
 
     Args:
         command: the program, e.g. ``[python, "-m", "tuner.modelserver.forkserver"]``.
-        environment: variables that it and every server get, on top of the study's own.
+        environment: variables that it and every server get, on top of ``inherited.environment``.
         log: where its own standard error goes.
     """
 
@@ -97,7 +97,7 @@ class Spawner:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr if stderr else subprocess.DEVNULL,
-                env={**os.environ, **programs.environment(), **environment},
+                env={**inherited.environment(), **programs.environment(), **environment},
                 start_new_session=True,
             )
         finally:

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tuner import inherited
 from tuner.deploy import proc, programs
 
 Undo = Mapping[str, Any]
@@ -76,7 +77,7 @@ class Watchdog:
                     programs.command("tuner.deploy.watchdog"),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.DEVNULL,
-                    env={**os.environ, **programs.environment()},
+                    env={**inherited.environment(), **programs.environment()},
                     start_new_session=True,
                 )
             assert self._process.stdin is not None

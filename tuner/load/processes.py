@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 
 import tuner
+from tuner import inherited
 from tuner.errors import TrialFailure
 from tuner.load import placement
 from tuner.load.records import FIELDS, HEADER_BYTES, create
@@ -70,7 +71,7 @@ class ClientProcesses:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                env=os.environ | {"PYTHONPATH": path, "GRPC_VERBOSITY": "ERROR"},
+                env=inherited.environment() | {"PYTHONPATH": path, "GRPC_VERBOSITY": "ERROR"},
             )
         self._processes.append(process)
         self._buffers.append(b"")

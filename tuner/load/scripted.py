@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Self
 
 import tuner
+from tuner import inherited
 from tuner.load.fake.laws import Bimodal, Constant, Instant, Law, Stall, to_json
 
 __all__ = ["Bimodal", "Constant", "Instant", "Law", "ScriptedServer", "Stall"]
@@ -55,7 +56,7 @@ class ScriptedServer:
             [sys.executable, "-m", "tuner.load.fake.server", json.dumps(job)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": path},
+            env=inherited.environment() | {"PYTHONPATH": path},
         )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()

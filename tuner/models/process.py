@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from tuner import inherited
+
 _TIED = "TUNER_ENDS_WITH_STDIN"
 _PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 
@@ -29,7 +31,7 @@ def run_program(module: str, *arguments: str, on_line: Callable[[str], None] | N
         ProgramFailed: it ended with an error.
     """
     environment = {
-        **os.environ,
+        **inherited.environment(),
         "PYTHONPATH": os.pathsep.join(
             filter(None, (str(_PACKAGE_PARENT), os.environ.get("PYTHONPATH")))
         ),
