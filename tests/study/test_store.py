@@ -12,7 +12,7 @@ import optuna
 import pytest
 
 from tests.study.conftest import measured
-from tuner import store
+from tuner import cli, store
 from tuner.errors import StudyError
 from tuner.measurement import Failure
 from tuner.space import Space
@@ -63,6 +63,41 @@ def test_objectives_carry_their_names_in_the_database(space: Space, url: str) ->
     assert study.metric_names == ["latency_p99_ms", "energy_per_request_j"]
 
 
+@pytest.mark.parametrize("call", [0, 1, 2])
+def test_a_study_that_a_kill_left_half_made_is_completed(
+    space: Space, url: str, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    left, plain = [call], optuna.Study.set_user_attr
+
+    def dying(study: optuna.Study, key: str, value: object) -> None:
+        if not left[0]:
+            raise SystemExit(9)
+        left[0] -= 1
+        plain(study, key, value)
+
+    with monkeypatch.context() as patched, pytest.raises(SystemExit):
+        patched.setattr(optuna.Study, "set_user_attr", dying)
+        Store.create(url, "small", space, {"model": "m"})
+    kept = Store.create(url, "small", space, {"model": "m"})
+    assert kept.metric_names == ["latency_p99_ms", "energy_per_request_j"]
+    assert kept.environment == {"model": "m"}
+    assert kept.space_description == {"name": "small", **space.describe()}
+    other = parse("parameters: {threads: {values: [1, 2, 3]}}")
+    with pytest.raises(StudyError, match="another space"):
+        Store.create(url, "small", other, {"model": "m"})
+
+
+def test_a_study_without_a_word_of_itself_is_one_line(
+    space: Space, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    optuna.create_study(study_name="small", storage=url, directions=["minimize", "minimize"])
+    assert cli.main(["pareto", "small", "--storage", url]) == 2
+    assert "`tuner study` completes it" in capsys.readouterr().err
+    narrow = parse("parameters: {threads: {values: [1, 2]}}\nobjectives: [latency_p99_ms]")
+    with pytest.raises(StudyError, match="other objectives"):
+        Store.create(url, "small", narrow, {})
+
+
 def test_another_space_is_refused_and_the_database_stays_as_it_was(
     space: Space, url: str
 ) -> None:
@@ -98,6 +133,45 @@ def test_a_trial_of_a_living_process_is_left_alone(space: Space, url: str) -> No
     kept = Store.create(url, "small", space, {})
     kept.start(CONFIGURATION, space, {}, {})
     assert kept.reap() == []
+
+
+def reaper_says(kept: Store, number: int) -> None:
+    """What a kill writes first where it cannot write all at once."""
+    trial_id = kept._frozen(number)._trial_id
+    for key, value in {"reason": "killed", "message": "fell silent", "feasible": False}.items():
+        kept._study._storage.set_trial_user_attr(trial_id, key, value)
+
+
+def test_a_trial_that_its_owner_completes_while_it_is_killed_is_not_called_killed(
+    space: Space, url: str
+) -> None:
+    kept = Store.create(url, "small", space, {})
+    number = kept.start(CONFIGURATION, space, {}, {})
+    reaper_says(kept, number)
+    record = kept.finish(number, measured(20.0, 0.5), space)
+    assert (record.state, record.reason, record.message) == ("complete", None, "")
+    assert record.attributes.get("feasible") is not False
+
+
+def test_a_kill_is_one_transaction(
+    space: Space, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, reaper = (Store.create(url, "small", space, {}) for _ in range(2))
+    number = kept.start(CONFIGURATION, space, {}, {})
+    plain = optuna.storages.RDBStorage.set_trial_state_values
+
+    def owner_first(storage: object, trial_id: int, state: object, values: object = None) -> object:
+        if state == optuna.trial.TrialState.FAIL:
+            monkeypatch.undo()
+            kept.finish(number, measured(20.0, 0.5), space)
+        return plain(storage, trial_id, state, values)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(optuna.storages.RDBStorage, "set_trial_state_values", owner_first)
+    reaper.kill(number, "fell silent")
+    (trial,) = optuna.load_study(study_name="small", storage=url).trials
+    assert trial.state == optuna.trial.TrialState.FAIL
+    assert (trial.user_attrs["reason"], kept.records()[0].state) == ("killed", "killed")
+    assert trial.datetime_complete is not None
 
 
 def test_a_process_id_given_again_does_not_look_alive(space: Space, url: str) -> None:
@@ -191,6 +265,37 @@ def test_no_secret_of_a_url_is_ever_shown(url: str) -> None:
     with pytest.raises(StudyError) as caught:
         store.connect(url.replace("postgresql", "nothing"))
     assert "s3cret" not in str(caught.value)
+
+
+TORN = ["postgresql://u:p@s3cret@h/x", "postgresql://u:p@h/s3cret@h/x", "mysql://u:a?b@s3cret@h/x",
+        "postgresql://u:p@h/x?password=a@s3cret"]
+
+
+@pytest.mark.parametrize("url", TORN)
+def test_a_password_with_an_at_sign_is_neither_shown_nor_taken_for_a_host(url: str) -> None:
+    assert "s3cret" not in store.redact(url)
+    with pytest.raises(StudyError, match="%40") as caught:
+        store.connect(url)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_an_escaped_at_sign_and_a_folders_are_let_be() -> None:
+    shown = store.redact("postgresql://u:p%40w@h/x?password=p%40w")
+    assert shown.startswith("postgresql://u:***@h/x?password=") and "w" not in shown[-9:]
+    assert "***" not in store.redact("sqlite:////tmp/a@b/c@d.db")
+
+
+@pytest.mark.parametrize("url", ["postgresql://u:s3cret@h/d", "postgresql://u:p@s3cret@h/d"])
+@pytest.mark.parametrize("command", [
+    ("pareto",), ("importance",), ("export", "--trial", "1"), ("measure", "--trial", "1"),
+    ("borrow",), ("replay",), ("transfer", "x"), ("compare", "x"),
+])
+def test_a_storage_given_for_a_study_is_not_shown(
+    in_folder: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...], url: str
+) -> None:
+    assert cli.main([*command, url]) == 2
+    said = "".join(capsys.readouterr())
+    assert "s3cret" not in said and said.count("\n") == 1
 
 
 @pytest.mark.parametrize("url", ["garbage", "mysql://u:s3cret@127.0.0.1:bad/x"])

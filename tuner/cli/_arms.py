@@ -18,7 +18,7 @@ from tuner import interrupts
 from tuner.cli import _format
 from tuner.cli._progress import Progress
 from tuner.errors import UsageError
-from tuner.measurement import Scalar
+from tuner.measurement import Scalar, to_json
 from tuner.space import Space
 
 FACT = "plan"
@@ -79,6 +79,8 @@ def build(
 ) -> list[Any]:
     """Open or make the study of each combination of levels and calibrate what lacks.
 
+    Of several processes that calibrate at the same time, all go on with what the first one kept.
+
     Args:
         url, storage: where, and the same opened.
         name: the study's name, without levels.
@@ -110,20 +112,18 @@ def build(
         kept = store.Store.create(
             url, study_name(name, levels, machine), space, environment, storage
         )
-        put_missing(kept, facts)
+        kept.put_missing(facts)
         arms.append(study.Arm(levels, kept, proposer(), renew=proposer, attributes=here))
     with interrupts.allowed():
-        complete = evaluator.calibrate(arms[0].store.facts(), note)
-    for arm in arms:
-        put_missing(arm.store, complete)
+        own = evaluator.calibrate(arms[0].store.facts(), note)
+    arms[0].store.put_missing(own)
+    first = {key: arms[0].store.get(key) for key in own}
+    if first != to_json(own):
+        with interrupts.allowed():
+            evaluator.calibrate(first, note)
+    for arm in arms[1:]:
+        arm.store.put_missing(first)
     return arms
-
-
-def put_missing(kept: Any, facts: Mapping[str, Any]) -> None:
-    before = kept.facts()
-    for key, value in facts.items():
-        if before.get(key) is None:
-            kept.put(key, value)
 
 
 def source(reference: str, space: Space) -> Any:

@@ -57,29 +57,37 @@ class Store:
                 is as it was.
         """
         storage = connect(url, create=True) if storage is None else storage
+        sampler = optuna.samplers.RandomSampler()
         if name not in optuna.get_all_study_names(storage):
             study = optuna.create_study(
-                storage=storage,
-                study_name=name,
+                storage=storage, study_name=name, sampler=sampler, load_if_exists=True,
                 directions=[
                     optuna.study.StudyDirection[o.direction.upper()] for o in space.objectives
                 ],
-                sampler=optuna.samplers.RandomSampler(),
-                load_if_exists=True,
             )
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                study.set_metric_names([o.name for o in space.objectives])
-            study.set_user_attr("space", {"name": space.name, **space.describe()})
-            study.set_user_attr("fingerprint", space.fingerprint())
-            study.set_user_attr("environment", dict(environment))
         else:
-            study = optuna.load_study(
-                storage=storage, study_name=name, sampler=optuna.samplers.RandomSampler()
-            )
+            study = optuna.load_study(storage=storage, study_name=name, sampler=sampler)
         store = cls(study, url)
+        if "fingerprint" not in study.user_attrs:
+            store._describe(space, environment)
         store.refuse_other(space, environment)
         return store
+
+    def _describe(self, space: Space, environment: Mapping[str, Any]) -> None:
+        """Write what a new study says of itself, and what a kill kept another one from saying.
+
+        The fingerprint comes last: where it is, all is.
+        """
+        if self.directions != [o.direction for o in space.objectives]:
+            raise StudyError(
+                f"study {self.name!r} exists with other objectives; name a new study with --name"
+            )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self._study.set_metric_names([o.name for o in space.objectives])
+        self._study.set_user_attr("space", {"name": space.name, **space.describe()})
+        self._study.set_user_attr("environment", to_json(environment))
+        self._study.set_user_attr("fingerprint", space.fingerprint())
 
     @classmethod
     def open(cls, url: str, name: str, storage: BaseStorage | None = None) -> Store:
@@ -124,7 +132,14 @@ class Store:
 
     @property
     def metric_names(self) -> list[str]:
-        return list(self._study.metric_names or [])
+        """Raises StudyError where they were never written."""
+        names = self._study.metric_names
+        if names is None:
+            raise StudyError(
+                f"study {self.name!r} does not say what it measures: it was stopped while it was "
+                "made; the same `tuner study` completes it"
+            )
+        return list(names)
 
     @property
     def directions(self) -> list[str]:
@@ -144,6 +159,11 @@ class Store:
 
     def put(self, key: str, value: Any) -> None:
         self._study.set_user_attr(f"fact:{key}", to_json(value))
+
+    def put_missing(self, facts: Mapping[str, Any]) -> None:
+        """Keep those of the facts that the study lacks; of several processes the first has it."""
+        told = {f"fact:{key}": to_json(value) for key, value in facts.items()}
+        patience.set_missing_facts(self._study._storage, self._study._study_id, told)
 
     # -- trials -----------------------------------------------------------------------------
 
@@ -279,11 +299,10 @@ class Store:
 
     def kill(self, number: int, message: str) -> None:
         """End a running trial as ``killed``: it does not count as finished."""
-        trial = self._running(number)
+        trial_id = self._frozen(number)._trial_id
         told = {"reason": "killed", "message": message, "feasible": False}
         try:
-            patience.set_attributes(self._study._storage, trial._trial_id, told)
-            self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+            patience.fail_trial(self._study._storage, trial_id, told)
         except UpdateFinishedTrialError:
             pass  # Its owner lives and was quicker.
         self._forget(number)

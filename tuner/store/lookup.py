@@ -43,6 +43,10 @@ def locate(reference: str, storage: str | None = None) -> tuple[str, list[str]]:
     Raises:
         StudyError: nothing of that name.
     """
+    if "://" in reference:
+        raise StudyError(
+            f"{redact(reference)} is a storage; say --storage URL, and the study's name for STUDY"
+        )
     file, _, name = reference.rpartition(":")
     if storage is not None:
         url, name = storage, reference

@@ -116,6 +116,10 @@ def state_of(frozen: FrozenTrial) -> str:
 
 def record_of(frozen: FrozenTrial) -> TrialRecord:
     attributes = frozen.user_attrs
+    if frozen.state == TrialState.COMPLETE and attributes.get("reason") == "killed":
+        # Taken for dead, but its owner was quicker (behind a proxy a kill is not one transaction).
+        untrue = ("reason", "message", "feasible")
+        attributes = {k: v for k, v in attributes.items() if k not in untrue}
     measurement = attributes.get("measurement") or {}
     return TrialRecord(
         number=frozen.number,

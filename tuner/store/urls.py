@@ -16,16 +16,13 @@ from typing import Any
 import optuna
 import sqlalchemy
 
+from tuner import inherited
 from tuner.errors import StudyError
 from tuner.measurement import Scalar
 from tuner.store import patience
 
 STUDIES = Path("studies")
 """Where studies land unless a storage is named."""
-
-
-ENVIRONMENT = "TUNER_STORAGE"
-"""A storage URL may be given by this variable: a command line can be read by everybody."""
 DEFAULT_PROXY_PORT = 13000
 LOCK_TIMEOUT_S = 30.0
 """SQLite itself waits so long for another program's lock; then ``patience`` tries again."""
@@ -37,7 +34,7 @@ _PROXY_PATIENCE_S = 10.0
 
 def given() -> str | None:
     """The storage that the environment names."""
-    return os.environ.get(ENVIRONMENT) or None
+    return os.environ.get(inherited.STORAGE) or None
 
 
 def default_url(name: str) -> str:
@@ -62,9 +59,16 @@ def redact(url: str) -> str:
         parsed = sqlalchemy.engine.make_url(url)
     except (sqlalchemy.exc.ArgumentError, ValueError):
         return "<storage>"
+    if _is_torn(url):
+        return f"{parsed.drivername}://***"
     secret = re.compile("pass|secret|token|key", re.IGNORECASE)
     hidden = {k: "***" for k in parsed.query if secret.search(k)}
     return parsed.update_query_dict(hidden).render_as_string(hide_password=True)
+
+
+def _is_torn(url: str) -> bool:
+    """Whether a password's own @ may be taken for the one before the host, its rest for a host."""
+    return not url.startswith("sqlite") and url.count("@") > 1
 
 
 def artifacts(url: str, name: str) -> Path:
@@ -109,6 +113,8 @@ def connect(url: str, *, create: bool = False) -> optuna.storages.BaseStorage:
         ) from None
     if parsed.drivername == "grpc":
         return _connect_proxy(parsed)
+    if _is_torn(url):
+        raise StudyError(f"storage {redact(url)}: write an @ in the password (or elsewhere) as %40")
     engine_kwargs: dict[str, Any] = {}
     if parsed.get_backend_name() == "sqlite":
         engine_kwargs = {"connect_args": {"timeout": LOCK_TIMEOUT_S}}
