@@ -83,6 +83,8 @@ class Arm:
     """Trials that other workers run."""
     tried: Counter[Any] = field(default_factory=Counter)
     """Configuration's key -> its trials, killed ones left out."""
+    lost: bool = False
+    """Whether others took a trial of this process for dead while it ran."""
 
     @property
     def claimed(self) -> int:
@@ -95,7 +97,8 @@ class Arm:
         Returns:
             Whether a running trial was killed, so that its configuration is free again.
         """
-        freed = self._learn(space)
+        freed = self._learn(space) or self.lost
+        self.lost = False
         if freed and self.renew is not None:
             self.proposer = self.renew()
             # All of it once more: what has changed since must not be missed by the new one.
@@ -266,6 +269,7 @@ def _run_one(
             record = arm.store.finish(number, outcome, space)
             settled += 1
             done += record.is_finished
+            arm.lost |= not record.is_finished
             listener.finished(record, arm.levels)
     except BaseException:
         for arm, number in started[settled:]:

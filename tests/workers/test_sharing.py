@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections import Counter
-from typing import Any
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar
 
 import pytest
 import sqlalchemy
@@ -12,6 +15,7 @@ from optuna.storages import RDBStorage
 
 from tests.study.conftest import SPACE, Formula, measured
 from tuner import propose, study
+from tuner.cli import _arms
 from tuner.measurement import configuration_key
 from tuner.space import Space
 from tuner.space_file import parse
@@ -95,6 +99,24 @@ def test_what_comes_of_a_trial_taken_for_dead_is_dropped(space: Space, url: str)
     number = there.start(CHOSEN, space, {}, {})
     here.kill(number, "silent")
     assert there.finish(number, measured(20.0, 0.5), space).state == "killed"
+
+
+def test_what_this_worker_ran_while_it_was_taken_for_dead_is_proposed_again(
+    space: Space, url: str
+) -> None:
+    arm = grid(space, url)
+    other = Store.create(url, "small", space, {})
+
+    class Frozen(Formula):
+        def evaluate(self, configuration: Any, levels: Any, numbers: Any) -> Any:
+            if not self.seen:
+                other.kill(numbers[0], "its worker on a frozen machine fell silent")
+            return super().evaluate(configuration, levels, numbers)
+
+    summary = study.run(space, [arm], Frozen(), n_trials=None)
+    assert (summary.trials, summary.reason) == (space.size, "exhausted")
+    done = Counter(configuration_key(r.configuration) for r in arm.store.records() if r.is_finished)
+    assert len(done) == space.size and set(done.values()) == {1}
 
 
 def test_a_dead_workers_configuration_is_measured_by_those_that_live(
@@ -240,6 +262,63 @@ def test_what_waiting_cannot_help_is_raised_at_once() -> None:
     assert not patience.is_passing(sqlalchemy.exc.ProgrammingError("", {}, Exception("no table")))
     locked = sqlalchemy.exc.OperationalError("", {}, sqlite3.OperationalError("database is locked"))
     assert patience.is_passing(locked)
+
+
+def test_a_server_that_became_a_standby_is_waited_for() -> None:
+    refused = Exception("cannot execute INSERT in a read-only transaction")
+    refused.pgcode = "25006"  # type: ignore[attr-defined]
+    assert patience.is_passing(sqlalchemy.exc.InternalError("", {}, refused))
+
+
+class Calibrating:
+    """Measures a capacity of its own where the study has none."""
+
+    environment: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, capacity_rps: float, meanwhile: Callable[[], object] = lambda: None) -> None:
+        self.own, self.meanwhile, self.capacity_rps = capacity_rps, meanwhile, 0.0
+
+    def calibrate(self, facts: dict[str, Any], note: Any) -> dict[str, Any]:
+        if facts.get("capacity_rps") is None:
+            self.meanwhile()
+            facts = {**facts, "idle_interval_w": (1.0, self.own), "capacity_rps": self.own}
+        self.capacity_rps = facts["capacity_rps"]
+        return facts
+
+
+def test_of_two_that_calibrate_at_once_both_go_on_with_the_first_ones(
+    space: Space, url: str
+) -> None:
+    def build(evaluator: Calibrating) -> Any:
+        plan = _arms.Plan("grid", 0, None)
+        return _arms.build(
+            url, urls.connect(url, create=True), "small", space, plan, evaluator, {},
+            lambda text: None,
+        )
+
+    first = Calibrating(100.0)
+    second = Calibrating(200.0, meanwhile=lambda: build(first))
+    (arm,) = build(second)
+    assert first.capacity_rps == second.capacity_rps == arm.store.get("capacity_rps") == 100.0
+    assert arm.store.get("idle_interval_w") == [1.0, 100.0]
+
+
+def test_of_many_that_keep_a_fact_at_once_one_has_it(space: Space, url: str) -> None:
+    kept = [Store.create(url, "small", space, {}) for _ in range(6)]
+    assert len(values_seen(kept)) == 1
+
+
+def values_seen(kept: Sequence[Store]) -> set[int]:
+    """What each of the stores reads after all kept a fact of their own at the same moment."""
+    together = threading.Barrier(len(kept))
+
+    def keep(number: int) -> int:
+        together.wait()
+        kept[number].put_missing({"fact": number, "unknown": None})
+        return int(kept[number].get("fact"))
+
+    with ThreadPoolExecutor(len(kept)) as pool:
+        return set(pool.map(keep, range(len(kept))))
 
 
 def test_hearts_beat_while_a_trial_runs(space: Space, url: str) -> None:
