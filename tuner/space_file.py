@@ -19,6 +19,8 @@ MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
 MAX_ITEMS = 1024
 """Longest list in a space file."""
+_MOST_STEPS = 2**53
+"""Floating-point numbers cannot tell more steps of one range apart."""
 LOAD_LEVELS = ("light", "medium", "high")
 PATTERNS = ("closed", "constant", "poisson", "burst", "ramp", "staircase")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
@@ -86,12 +88,14 @@ class Node:
         constructor = yaml.constructor.SafeConstructor()
         try:
             value = getattr(constructor, f"construct_yaml_{tag}")(self.node)
-        except (ValueError, OverflowError, yaml.YAMLError):
+        except (ValueError, LookupError, OverflowError, yaml.YAMLError):
             raise self.error(f"{self.node.value[:40]!r} cannot be read as {tag}") from None
         if isinstance(value, float) and not math.isfinite(value):
             raise self.error("should be a finite number")
         if isinstance(value, int) and abs(value) > 2**62:
             raise self.error("is too large a number")
+        if isinstance(value, str) and not value.isprintable():
+            raise self.error(f"should be one line of printable text, not {value[:40]!r}")
         return value
 
     def number(self) -> int | float:
@@ -255,6 +259,8 @@ def _compose(text: str, file: str) -> yaml.Node:
         raise SpaceError(f"is not YAML: {error.problem or error.context}", file=file, line=line) from None
     except yaml.YAMLError as error:
         raise SpaceError(f"is not YAML: {' '.join(str(error).split())[:120]}", file=file) from None
+    except (ValueError, OverflowError):  # An escape such as "\UFFFFFFFF".
+        raise SpaceError("is not YAML: an escape names no character", file=file) from None
     except RecursionError:
         raise SpaceError("is nested too deeply", file=file) from None
     if node is None:
@@ -372,6 +378,8 @@ def _range(
         raise node.error("type: int needs whole numbers for low and high")
     if low > high:
         raise keys["low"].error(f"low {low} is above high {high}; swap them")
+    if not math.isfinite(high - low):
+        raise keys["low"].error(f"the range from {low:g} to {high:g} is too wide")
     log = keys["log"].boolean() if "log" in keys else False
     if log and low <= 0:
         raise keys["low"].error(f"log needs low above 0, not {low}")
@@ -382,6 +390,8 @@ def _range(
         step = keys["step"].positive()
         if kind == "int" and step != int(step):
             raise keys["step"].error("should be a whole number for an integer range")
+        if (high - low) / step > _MOST_STEPS:
+            raise keys["step"].error(f"{step:g} is too small for the range from {low:g} to {high:g}")
         if step > high - low:
             raise keys["step"].error(
                 f"{step:g} is larger than the range from {low:g} to {high:g}: only {low:g} is left"

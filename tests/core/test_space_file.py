@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import re
@@ -56,6 +57,16 @@ BAD = [
      "  c: {choices: [1], when: {b: 1, a: 2}}"), 4, "parameters.c.when", "never hold"),
     ("parameters: {'../x': [1]}", 1, "parameters.../x", "letters"),
     ("parameters: {x: [1]}\nname: ../../etc", 2, "name", "letters"),
+    ("parameters: {x: [!!bool maybe]}", 1, "parameters.x[0]", "bool"),
+    ("parameters: {x: [!!int '']}", 1, "parameters.x[0]", "int"),
+    ("parameters: {x: [!!float '']}", 1, "parameters.x[0]", "float"),
+    ('parameters: {x: ["\\UFFFFFFFF"]}', None, None, "escape"),
+    ('parameters: {x: ["\\U00110000"]}', None, None, "escape"),
+    ('parameters: {x: ["\\uD800"]}', 1, "parameters.x[0]", "printable"),
+    ('parameters: {x: [1]}\nmodel: "a\\0b"', 2, "model", "printable"),
+    ('parameters: {x: [1]}\nrequests: "a\\nb"', 2, "requests", "printable"),
+    ("parameters:\n  x: {low: 0, high: 1.0e+300, step: 1.0e-300}", 2, "parameters.x.step", "small"),
+    ("parameters:\n  x: {low: -1.0e+308, high: 1.0e+308}", 2, "parameters.x.low", "wide"),
     ("- 1\n- 2", 1, None, "mapping"),
     ("a: &a [1]\nparameters: {x: *a}", 2, None, "alias"),
     ("parameters: {x: [1}", 1, None, "YAML"),
@@ -101,8 +112,23 @@ def test_python_objects_are_not_built() -> None:
         parse("parameters: {x: [!!python/object/apply:os.system ['true']]}")
 
 
+PIECES = [
+    "!!bool", "!!int", "!!float", "!!str", "!!null", "!!binary", "!!timestamp", "!x", "maybe", "yes",
+    "''", '""', "0x", "0b2", "-", "+", "1:2", "1_0", "_", ".inf", "1e999", "9" * 5000, "~", "=", "<<",
+    '"\\UFFFFFFFF"', '"\\U00110000"', '"\\uD800"', '"\\0"', '"\\x"', "[", "]", "{", "}", ",", ":", "\n",
+    "low: 0,", "high: 1.0e+300,", "step: 1.0e-300", "? ", "- ", "&a", "*a", "|", ">", "#", "%", "@", "`",
+]
+
+
 @settings(max_examples=300, deadline=2000, suppress_health_check=[HealthCheck.too_slow])
-@given(st.text(alphabet="parmetsx:{}[]-,&*!'\"|>#%\n 0123456789.e", max_size=120))
+@given(
+    st.text(alphabet="parmetsx:{}[]-,&*!'\"|>#%\n 0123456789.e", max_size=120)
+    # What reaches the values: tags, escapes, numbers that nearly are some.
+    | st.lists(st.sampled_from(PIECES), max_size=6).map(lambda p: "parameters: {x: " + " ".join(p))
+    | st.lists(st.sampled_from(PIECES), min_size=1, max_size=3).map(
+        lambda p: "parameters: {x: [" + " ".join(p) + "]}"
+    )
+)
 def test_any_text_is_read_or_refused_but_never_breaks(text: str) -> None:
     try:
         parse(text)
@@ -111,7 +137,11 @@ def test_any_text_is_read_or_refused_but_never_breaks(text: str) -> None:
 
 
 NUMBERS = st.integers(-3, 12) | st.floats(-2, 9) | st.sampled_from([0, 1, 2**61, 1e300, 1e-300])
-SCALARS = NUMBERS | st.booleans() | st.sampled_from(["a", "b", "", "'; DROP TABLE trials; --", "../x"])
+TEXTS = st.sampled_from([
+    "a", "b", "", "'; DROP TABLE trials; --", "../x", "$(touch pwned)", "a\nb", "a\0b", "\ud800",
+    "zipf:1.1", "zipf:1e999", "each_once", "poisson", "fake", "throughput_rps",
+]) | st.text(max_size=8)
+SCALARS = NUMBERS | st.booleans() | TEXTS
 NAMES = st.sampled_from(["a", "b", "c", "d", "../../etc/passwd", "$(id)", "a b", "é", "x" * 65])
 VALUES = st.lists(SCALARS, max_size=4)
 
@@ -140,7 +170,14 @@ SPACES = st.fixed_dictionaries(
         ),
         "factors": st.dictionaries(st.sampled_from(["load", "other_models", "a"]), VALUES, max_size=2),
         "fixed": st.dictionaries(NAMES, SCALARS, max_size=2),
-        "name": SCALARS, "repeats": SCALARS, "duration_s": SCALARS, "load": SCALARS,
+        "objectives": st.lists(
+            TEXTS | st.dictionaries(TEXTS, st.sampled_from(["minimize", "maximize", "x"]), max_size=2),
+            max_size=3,
+        ) | SCALARS,
+        **{key: SCALARS | VALUES for key in (
+            "name", "repeats", "duration_s", "load", "model", "requests", "energy", "deployer",
+            "pattern", "popularity", "rows", "precision", "start_timeout_s", "min_duration_s",
+        )},
     },
 )
 
@@ -156,6 +193,8 @@ def test_any_space_is_refused_in_one_line_or_usable(space: dict[str, object]) ->
         return
     assert found.size >= 0 and isinstance(found.is_finite, bool)
     json.dumps(found.describe(), allow_nan=False)
+    assert json.dumps(dataclasses.asdict(found.settings), allow_nan=False).encode("utf-8")
+    assert found.settings.model.isprintable() and found.settings.requests.isprintable()
     for configuration in itertools.islice(found.configurations(), 50):
         assert found.is_valid(configuration)
     assert re.fullmatch(r"[A-Za-z0-9_.-]+", found.name) and not found.name.startswith(".")
