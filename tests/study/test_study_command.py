@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import grpc
 import pytest
 
-from tuner import cli
+from tests.study.conftest import measured
+from tuner import cli, propose, study
+from tuner.cli._progress import Progress
+from tuner.space import Space
+from tuner.store import Store, patience
 
 SPACE = "name: s\nmodel: {model}\nparameters:\n  tensorflow_intra_op_parallelism: [1, 2]\n"
 
@@ -39,6 +45,48 @@ def test_requests_that_are_text_are_not_answered_with_advice_to_unpickle(
     assert cli.main(command) == 2
     said = capsys.readouterr().err
     assert "r.npz: not an .npz file" in said and "pickle" not in said
+
+
+def test_a_full_disk_is_one_line(
+    in_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "studies/s.artifacts/00001")
+
+    monkeypatch.setattr("tuner.store.locate", full)
+    assert cli.main(["pareto", "s"]) == 2
+    assert capsys.readouterr().err == "tuner: studies/s.artifacts/00001: No space left on device\n"
+
+
+def test_a_proxy_that_is_gone_is_one_line(
+    in_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*args: object) -> None:
+        with grpc.insecure_channel("127.0.0.1:1") as channel:
+            channel.unary_unary("/any/Call")(b"", timeout=5)
+
+    monkeypatch.setattr("tuner.store.locate", gone)
+    assert cli.main(["pareto", "s"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("tuner: the storage's proxy does not answer: ") and said.count("\n") == 1
+
+
+def test_progress_reads_no_measurements(
+    space: Space, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = Store.create(url, "small", space, {})
+    chosen = {"batching": False, "threads": 1}
+    kept.finish(kept.start(chosen, space, {}, {}), measured(20.0, 0.5), space)
+    read: list[object] = []
+    plain = patience._Quick.read_whole
+    monkeypatch.setattr(
+        patience._PatientDatabase, "read_whole",
+        lambda storage, *args: read.append(args) or plain(storage, *args),
+    )
+    with Progress(5) as progress:
+        progress.begin([study.Arm({}, kept, propose.make("random", space, seed=0))], space)
+        assert progress._best == [20.0, 0.5]
+    assert not read and "going on after 1 finished trial" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("wrong", [["--trials", "0"], ["--nonsense"], []], ids=str)

@@ -6,6 +6,7 @@ import argparse
 import importlib
 import os
 import pkgutil
+import re
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -13,6 +14,9 @@ from typing import NoReturn
 
 from tuner import __version__
 from tuner.errors import TunerError, UsageError
+
+_OF_STORAGES = ("grpc", "optuna", "psycopg", "psycopg2", "sqlalchemy", "sqlite3")
+"""Packages whose errors tell of a storage."""
 
 
 def command_names() -> list[str]:
@@ -65,9 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (head, less) has gone; keep the interpreter from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        return _tell(error, 2)  # A full disk, a folder that cannot be written to.
     except Exception as error:
-        # A database that breaks while it is used (full disk, read-only file, lost connection).
-        if type(error).__module__.split(".")[0] in ("optuna", "sqlalchemy", "sqlite3"):
+        # A database or proxy that breaks while it is used (full disk, lost connection).
+        if type(error).__module__.split(".")[0] in _OF_STORAGES:
             return _tell(error.__cause__ or error, 2)
         raise
 
@@ -80,4 +86,11 @@ def _tell(error: BaseException, code: int) -> int:
 def one_line(error: BaseException) -> str:
     """An error's text on one line of printable characters, SQL left out."""
     text = str(getattr(error, "orig", None) or error)
+    if isinstance(error, OSError) and error.strerror:
+        text = ": ".join(str(part) for part in (error.filename, error.strerror) if part)
+    elif callable(details := getattr(error, "details", None)):
+        text = f"the storage's proxy does not answer: {details()}"
+    # A URL typed in the wrong place is quoted by whoever refuses it, password and all.
+    text = re.sub(r"(\w://[^\s:/@]*):(?!\*{3}@)\S*@", r"\1:***@", text)
+    text = re.sub(r"(?i)(\bpass\w*=)[^\s&]+", r"\1***", text)
     return "".join(c if c.isprintable() else " " for c in text.strip())
