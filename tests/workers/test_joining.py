@@ -76,6 +76,8 @@ def test_other_hardware_gets_trials_of_its_own_where_that_is_allowed(
     assert own.environment["machine"] == "Abacus Mk 2, 7 cores, 1 GiB"
     assert [r.state for r in own.records()] == ["complete"] * 2
     assert len(store.Store.open(url, "s").records()) == 2
+    # Their trials have the same numbers, and so had they one folder, the same files.
+    assert Path(f"{names[1]}.artifacts").is_dir()
 
 
 def test_a_module_that_only_the_database_names_is_not_run(
@@ -92,6 +94,37 @@ def test_a_binary_that_only_the_database_names_is_not_run(
     kept.put("options", {**kept.get("options"), "deployer": {"server_binary": "/tmp/evil"}})
     assert worker(url, "--objective", QUICK) == 2
     assert "--server-binary /tmp/evil" in capsys.readouterr().err
+
+
+def test_an_image_that_only_the_database_names_is_not_run(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = store.Store.open(url, "s")
+    kept.put("options", {**kept.get("options"), "deployer": {"image": "evil/image"}})
+    assert worker(url, "--objective", QUICK) == 2
+    assert "--image evil/image" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("deployer", "program"), [
+    ("docker", ("--image", "tensorflow/serving")),
+    ("binary", ("--server-binary", "tensorflow_model_server")),
+])
+def test_a_deployers_default_program_is_not_run_unnamed(
+    url: str, capsys: pytest.CaptureFixture[str], deployer: str, program: tuple[str, str]
+) -> None:
+    kept = store.Store.open(url, "s")
+    kept.put("settings", {**kept.get("settings"), "deployer": deployer})
+    assert worker(url, "--objective", QUICK) == 2
+    assert " ".join(program) in capsys.readouterr().err
+    assert worker(url, "--objective", QUICK, *program) == 0
+
+
+def test_a_url_for_the_studys_name_is_refused_unseen(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = "postgresql://u:s3cret@h/d"
+    assert cli.main(["worker", "--study", wrong, "--storage", url]) == 2
+    assert "s3cret" not in (said := capsys.readouterr().err) and "--storage" in said
 
 
 def test_a_study_that_is_not_there_is_named(url: str, capsys: pytest.CaptureFixture[str]) -> None:

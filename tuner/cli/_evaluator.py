@@ -151,16 +151,24 @@ def add_program_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--objective", metavar="MODULE", help="allow the study to run this module")
 
 
-def refuse_unnamed_programs(study: Any, options: Mapping[str, Any], named: Mapping[str, Any]) -> None:
+def refuse_unnamed_programs(study: Any, kept: Environment, named: Mapping[str, Any]) -> None:
     """Raise StudyError where a study's database, not its user, names what would be run.
 
     Whoever can write into a shared database must not choose what runs on every worker's machine.
 
     Args:
-        options: as kept with the study.
+        kept: what the study holds.
         named: ``objective``, ``server_binary`` and ``image`` as the user says them here.
     """
-    wanted = {"objective": options["objective"], **options.get("deployer", {})}
+    from tuner.deploy import binary, docker
+
+    # A deployer that the database chose runs its default, be it that no program is named.
+    defaults = {
+        "binary": {"server_binary": binary.PROGRAM}, "docker": {"image": docker.IMAGE},
+    }.get(kept.space.settings.deployer, {})
+    wanted = {
+        "objective": kept.options["objective"], **defaults, **kept.options.get("deployer", {})
+    }
     wanted.pop("monitoring", None)  # runs nothing
     for key, value in wanted.items():
         if (key, value) != ("objective", OWN_OBJECTIVE) and named.get(key) != value:

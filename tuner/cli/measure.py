@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     study = store.open_study(args.study, args.storage)
     trial = _trial(study, args.trial)
     again = _evaluator.rebuild(study)
-    _evaluator.refuse_unnamed_programs(study, again.options, vars(args))
+    _evaluator.refuse_unnamed_programs(study, again, vars(args))
     # What is quick to see is looked at before a model is built.
     _evaluator.refuse_other_environment(
         study, {"machine": machine.identity(machine.describe())}

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
             storage, first = _joined(url, args.study, args.wait)
         again, plan = _evaluator.rebuild(first), Plan.of_fact(first.get(_arms.FACT))
         space = again.space
-        _evaluator.refuse_unnamed_programs(first, again.options, vars(args))
+        _evaluator.refuse_unnamed_programs(first, again, vars(args))
         here = machine.identity(machine.describe())
         mixed = here != first.environment.get("machine")
         if mixed and not args.allow_mixed:
@@ -54,12 +54,14 @@ def run(args: argparse.Namespace) -> int:
                 f"study {args.study!r} was measured on {first.environment.get('machine')}, this is "
                 f"{here}; --allow-mixed makes the machine a factor"
             )
+        # Numbers of trials are a study's own: another machine's would write into the same folders.
+        folder = store.artifacts(url, _arms.study_name(args.study, {}, here if mixed else None))
         progress = Progress(plan.trials or space.size * space.settings.repeats, quiet=args.quiet)
         with ExitStack() as stack:
             stack.enter_context(progress)
             with interrupts.allowed():
                 evaluator = stack.enter_context(_evaluator.open_evaluator(
-                    space, again.options, store.artifacts(url, args.study), progress.note
+                    space, again.options, folder, progress.note
                 ))
             _evaluator.refuse_other_environment(
                 first, evaluator.environment, apart_from=OF_THE_MACHINE if mixed else (),
@@ -99,6 +101,8 @@ def _first(url: str, storage: Any, name: str) -> Any:
 
     from tuner import store
 
+    if "://" in name:
+        raise UsageError("--study is a study's name; a storage's URL goes to --storage")
     names = optuna.get_all_study_names(storage)
     own = [n for n in names if n.split("@")[0] == name and "machine=" not in n]
     if not own:
