@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.contracts.deployer_contract import wait_for
-from tuner.deploy import cgroups, cpufreq, proc, programs
+from tuner.deploy import cgroups, cpufreq, make, proc, programs
 from tuner.deploy.cgroups import Hierarchy
 from tuner.deploy.processes import Spawner
 from tuner.deploy.resources import limits
@@ -286,6 +286,44 @@ def test_the_next_start_puts_back_what_study_and_watchdog_left(tmp_path, monkeyp
     assert cpufreq.restore(tmp_path)
     assert (policy / "scaling_max_freq").read_text() == "3000000"
     assert not cpufreq.restore(tmp_path)
+
+
+@pytest.fixture
+def left_clock(tmp_path, monkeypatch):
+    """A clock that process 2**22 - 1 pinned and, killed with its watchdog, left so."""
+    policy = tmp_path / "policy0"
+    policy.mkdir()
+    for bound in ("scaling_min_freq", "scaling_max_freq"):
+        (policy / bound).write_text("1500000")
+    monkeypatch.setattr(cpufreq, "_state_file", lambda root: tmp_path / "state.json")
+    monkeypatch.setattr(cpufreq, "SYSFS", tmp_path)
+    monkeypatch.setattr(cpufreq.reap, "__defaults__", (tmp_path,))
+    saved = {str(policy / "scaling_min_freq"): "1000000",
+             str(policy / "scaling_max_freq"): "3000000", str(tmp_path / "other"): "written"}
+    (tmp_path / "state.json").write_text(
+        json.dumps({"pid": 2**22 - 1, "started": 1, "saved": saved})
+    )
+    return policy / "scaling_max_freq"
+
+
+def test_a_study_that_leaves_the_clock_alone_puts_a_killed_ones_back(left_clock, tmp_path) -> None:
+    with make("fake"):
+        assert left_clock.read_text() == "3000000"
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_clock_of_a_living_study_is_left_alone(left_clock, tmp_path) -> None:
+    state = json.loads((tmp_path / "state.json").read_text())
+    here = {"pid": os.getpid(), "started": proc.start_time(os.getpid())}
+    (tmp_path / "state.json").write_text(json.dumps(state | here))
+    with make("fake"):
+        assert left_clock.read_text() == "1500000"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"pid": 1, "started": null, "saved": {}}'])
+def test_a_damaged_note_of_a_clock_is_passed_over(left_clock, tmp_path, text) -> None:
+    (tmp_path / "state.json").write_text(text)
+    assert not cpufreq.reap(tmp_path)
 
 
 def cpu_seconds(pid: int) -> float:

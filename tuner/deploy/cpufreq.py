@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tuner.deploy import proc
 from tuner.deploy.watchdog import Watchdog
@@ -102,18 +103,36 @@ def clock(frequency_mhz: int, watchdog: Watchdog, root: Path = SYSFS) -> Iterato
 
 def restore(root: Path = SYSFS) -> bool:
     """Put the clock back where a killed study left it changed; whether there was one."""
-    state = _state_file(root)
-    try:
-        left = json.loads(state.read_text())
-    except (OSError, ValueError):
+    left = _left(root)
+    if left is None:
         return False
     if proc.runs(left["pid"], left["started"]) and left["pid"] != os.getpid():
         raise UnavailableError(
             f"cpu_frequency_mhz: the study of process {left['pid']} holds the clock; wait for it"
         )
     _put_back(left["saved"])
-    state.unlink(missing_ok=True)
+    _state_file(root).unlink(missing_ok=True)
     return True
+
+
+def reap(root: Path = SYSFS) -> bool:
+    """As ``restore``, at any study's start: a clock that a living study holds is left alone."""
+    left = _left(root)
+    if left is None or proc.runs(left["pid"], left["started"]) or why_not(root):
+        return False
+    return restore(root)
+
+
+def _left(root: Path) -> dict[str, Any] | None:
+    """What a study wrote before it changed the clock."""
+    try:
+        left = json.loads(_state_file(root).read_text())
+        # The file's folder may be anybody's: nothing else is written, whatever it says.
+        ours = {str(policy / bound) for policy in policies(root) for bound in _BOUNDS}
+        saved = {path: text for path, text in left["saved"].items() if path in ours}
+        return {"pid": int(left["pid"]), "started": int(left["started"]), "saved": saved}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _put_back(saved: dict[str, str]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
-from tuner.deploy import proc
+from tuner.deploy import cpufreq, proc
 from tuner.deploy.base import Deployer, Deployment, DeploymentRequest
 from tuner.deploy.containers import (
     LIMITS,
@@ -72,6 +72,7 @@ class DockerDeployer(Deployer):
         self.watchdog = Watchdog()
         self._need_image()
         self.reap()
+        cpufreq.reap()
 
     @contextmanager
     def deploy(self, request: DeploymentRequest) -> Iterator[Deployment]:

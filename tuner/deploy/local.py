@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import psutil
 
-from tuner.deploy import cgroups, proc, programs
+from tuner.deploy import cgroups, cpufreq, proc, programs
 from tuner.deploy.base import Deployer, Deployment, DeploymentRequest
 from tuner.deploy.files import ServerFiles, server_files
 from tuner.deploy.processes import ServerProcess, Spawner
@@ -78,6 +78,7 @@ class LocalDeployer(Deployer):
         self.watchdog = Watchdog()
         self._launcher: Spawner | None = None
         cgroups.reap()
+        cpufreq.reap()
 
     @abstractmethod
     def command(self, files: ServerFiles) -> list[str]:
