@@ -12,8 +12,11 @@ study: $(READY)
 
 # The recorded studies of studies/plan.yaml, hours in all; wants an idle machine. Goes on where it
 # stopped, says before how long it takes: RECORD_ARGS="--dry-run", "--timeout 20m", "--into DIR".
+# Then the list in studies/README.md is written anew, from the recorded databases there alone.
 record: $(READY)
-	$(PYTHON) -m tuner record $(RECORD_ARGS)
+	$(PYTHON) -m tuner record $(RECORD_ARGS); done=$$?; \
+	held=$$(find studies -maxdepth 1 -name 'record-*.db' -o -maxdepth 1 -name 'screening-*.db' | sort); \
+	if [ -n "$$held" ]; then $(PYTHON) -m tuner studies --write studies/README.md $$held; fi; exit $$done
 
 # Tests of running servers have the machine to themselves; all others share its cores.
 # PYTEST_ARGS picks some, e.g. PYTEST_ARGS="tests/load -k truth".

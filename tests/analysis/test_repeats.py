@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from tuner import store
 from tuner.analysis.fronts import mark_front
 from tuner.analysis.noise import noise_of, same_configuration
+from tuner.analysis.recording import sisters
 from tuner.analysis.repeats import pool
+from tuner.space_file import parse
 
 P99, ENERGY = "latency_p99_ms", "energy_per_request_j"
 
@@ -142,10 +146,10 @@ def test_values_at_or_below_zero_have_an_absolute_noise() -> None:
 
 @pytest.mark.parametrize(
     ("reasons", "valid"),
-    [((None, "crash"), False), ((None, None, "crash"), True), (("crash", "crash"), False),
-     ((None, "client_limited"), True), (("client_limited",) * 2, False)],
+    [((None, "crash"), False), ((None, None, "crash"), False), (("crash", "crash"), False),
+     ((None, "client_limited"), True), (("client_limited",) * 2, False), ((None, None), True)],
 )
-def test_a_configuration_is_valid_when_most_of_its_trials_are(
+def test_a_configuration_is_valid_when_it_was_measured_and_no_trial_of_it_failed(
     reasons: tuple[str | None, ...], valid: bool
 ) -> None:
     rows = [{"size": 1, **({"p99": 10.0} if r is None else {"reason": r})} for r in reasons]
@@ -153,6 +157,17 @@ def test_a_configuration_is_valid_when_most_of_its_trials_are(
     assert (row["valid"], row["feasible"]) == (valid, valid)
     assert (row["reason"] is None) == valid
     assert row["failures"] == sum(r is not None for r in reasons)
+
+
+def test_a_study_and_its_list_mean_the_same_by_valid() -> None:
+    from types import SimpleNamespace
+
+    from tuner.cli._recorded import is_valid
+
+    for reasons in ((None, "crash"), (None, "internal"), ("internal",), (None, None, "errors")):
+        rows = [{"size": 1, **({"p99": 10.0} if r is None else {"reason": r})} for r in reasons]
+        records = [SimpleNamespace(state="failed" if r else "complete", reason=r) for r in reasons]
+        assert pool(trials(rows))["valid"].tolist() == [is_valid(records)]
 
 
 def again(trial: int, window_s: float, p99: float, **more: Any) -> dict[str, Any]:
@@ -199,3 +214,87 @@ def test_a_member_whose_energy_error_is_unknown_is_not_certain() -> None:
     for bound, factor in (("low", 0.99), ("high", 1.01)):
         table[f"energy_per_request_{bound}_j"] = table[ENERGY] * factor
     assert mark_front(table, [P99, ENERGY])["certain"].all()
+
+
+def open_trials(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """As ``trials``; the stored upper bound is the largest latency."""
+    table = trials(rows)
+    table["latency_p99_high_ms"] = table[P99] + 0.1
+    table["latency_max_ms"] = table["latency_p99_high_ms"]
+    table["energy_per_request_low_j"] = table["energy_per_request_high_j"] = table[ENERGY]
+    return table
+
+
+ROWS = [{"size": 1, "p99": 10.0, "half": 2.0, "energy": 1.0},
+        {"size": 2, "p99": 10.5, "half": 0.2, "energy": 1.0}]
+
+
+def test_an_interval_without_upper_bound_is_no_narrower_above_than_below_and_never_certain() -> None:
+    table = open_trials([ROWS[0], {**ROWS[1], "p99": 30.0}])
+    pooled = pool(table)
+    assert pooled["interval_open"].tolist() == [(P99,), (P99,)]
+    assert pooled["latency_p99_high_ms"].tolist() == pytest.approx([12.5, 30.2013], rel=1e-4)
+    marked = mark_front(pooled, [P99, ENERGY])
+    assert marked["front_probability"].tolist() == [1, 0] and not marked["certain"].any()
+    bounded = pool(table.assign(p99_interval_bounded=True))
+    assert bounded["latency_p99_high_ms"].tolist() == pytest.approx([10.1, 30.1])
+    assert mark_front(bounded, [P99, ENERGY])["certain"].tolist() == [True, False]
+
+
+def test_an_open_interval_counts_in_the_front_as_far_as_its_lower_side_reaches() -> None:
+    table = open_trials(ROWS)
+    as_stored = mark_front(table, [P99, ENERGY])["front_probability"]
+    pooled = mark_front(pool(table), [P99, ENERGY])["front_probability"]
+    assert as_stored[0] > 0.95 and 0.5 < pooled[0] < 0.85
+
+
+def test_repeats_tell_the_bound_that_a_stage_could_not() -> None:
+    rows = [{"size": s, "p99": p * 10, "half": 0.1} for p in (0.8, 1.2) for s in range(6)]
+    pooled = pool(open_trials(rows))
+    assert pooled["interval_open"].tolist() == [()] * 6
+    assert (pooled["latency_p99_high_ms"] > 12).all()
+
+
+def test_a_longer_measurement_without_upper_bound_says_so() -> None:
+    entry = again(0, 60.0, 12.0, p99_interval_bounded=False)
+    entry["intervals"] = {P99: [10.0, 12.1]}
+    pooled = pool(trials(ROWS[:1], measured_again=[entry]))
+    assert pooled["interval_open"].tolist() == [(P99,)]
+    assert pooled["latency_p99_high_ms"].tolist() == pytest.approx([14.4])
+
+
+def test_thin_noise_is_pooled_over_the_studies_of_a_recording() -> None:
+    def level(factor: float, repeated: int) -> pd.DataFrame:
+        again = [{"size": s, "p99": factor * (10 + s), "half": 0.1} for s in range(repeated)]
+        first = [{"size": s, "p99": 1.2 * (10 + s), "half": 0.1} for s in range(8)]
+        return trials([*first, *again])
+
+    alone = pool(level(1.0, 2)).set_index("size")
+    assert alone.loc[7, "latency_p99_high_ms"] == pytest.approx(1.2 * 17 + 0.1)
+    assert P99 in pool(level(1.0, 2)).attrs["noise_unknown"]
+    together = pool(level(1.0, 2), lambda: [level(1.0, 2), level(0.9, 3)])
+    (noise,) = [n for n in together.attrs["noise"] if n["metric"] == P99]
+    assert (noise["degrees"], noise["studies"]) == (7, 3)
+    expected = ((4 * np.log(1.2) ** 2 + 3 * np.log(1.2 / 0.9) ** 2) / 2 / 7) ** 0.5
+    assert noise["deviation"] == pytest.approx(expected)
+    assert together.set_index("size").loc[7, "latency_p99_high_ms"] > 1.2 * 17 * np.exp(2 * expected)
+    assert P99 not in together.attrs["noise_unknown"]
+
+
+def test_a_study_that_tells_its_own_noise_does_not_ask_its_sisters() -> None:
+    rows = [{"size": s, "p99": p * 10, "half": 0.1, "energy": p, "rps": p}
+            for p in (0.8, 1.2) for s in range(6)]
+
+    def sisters() -> list[pd.DataFrame]:
+        raise AssertionError("asked")
+
+    assert len(pool(trials(rows), sisters)) == 6
+
+
+def test_sisters_are_the_other_levels_on_the_same_machine(tmp_path: Path) -> None:
+    url, space = f"sqlite:///{tmp_path / 'r.db'}", parse("parameters: {size: {values: [1, 2]}}")
+    for name, machine in [("r@load=light", "m"), ("r@load=high", "m"), ("r@load=low", "other"),
+                          ("q@load=high", "m"), ("r2", "m")]:
+        store.Store.create(url, name, space, {"machine": machine})
+    assert [t.attrs["name"] for t in sisters(url, "r@load=light")] == ["r@load=high"]
+    assert sisters(url, "r2") == [] and sisters(url, "gone@load=x") == []

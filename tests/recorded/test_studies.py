@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.recorded.conftest import CONFIGURATIONS, Bench, recording
-from tuner.cli import main
+from tuner.cli import _recorded, main
 from tuner.cli._recorded import KEYS
 
 
@@ -123,5 +125,33 @@ def test_the_readme_section_tells_precision_repeats_and_reasons(recorded: Bench)
     told = readme.read_text()
     assert told.startswith("before\n") and told.endswith("\nafter\n") and "old" not in told
     # The formula's p99 interval is 10 % to either side, and it answers the same each time.
-    assert re.search(r"`first@load=light`.* 10% +\| 0% \(\d\)", told)
+    assert re.search(r"`first@load=light`.* 10% +\| 0% +\| 0% \(\d\) +\| - +\| 0.0%", told)
+    assert re.search(r"- Hours of trials: \d+\.\d", told)
     assert "`first@load=high`" in told and "the server ended by itself" in told
+
+
+def record(p99: float, energy: float, *, bounded: bool, at: int) -> SimpleNamespace:
+    start = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC) + datetime.timedelta(minutes=at)
+    stage = {"latency_p99_ms": p99, "latency_p99_interval_ms": [0.7 * p99, 1.1 * p99],
+             "details": {"p99_interval_bounded": bounded}}
+    return SimpleNamespace(
+        state="complete", reason=None, configuration={"size": 1}, energy_source="x", attributes={},
+        measurement={"stage": stage}, started=start,
+        finished=start + datetime.timedelta(minutes=30), is_finished=True,
+        metrics={"latency_p99_ms": p99, "energy_per_request_j": energy},
+        intervals={"energy_per_request_j": (0.9 * energy, 1.1 * energy)},
+    )
+
+
+def test_open_intervals_energy_and_hours_are_summarised() -> None:
+    held = (SimpleNamespace(name="s", environment={}),
+            [record(10, 1.0, bounded=False, at=0), record(12, 1.2, bounded=False, at=20)])
+    one = _recorded._summary(("s", "m", "w", "light", "here"), [held])
+    # 30 % below; the stored upper end, 10 % above, is only the largest latency.
+    assert one.p99_half_width == pytest.approx(0.3) and one.p99_open == 1
+    assert one.energy_half_width == pytest.approx(0.1)
+    assert [one.p99_change, one.energy_change] == pytest.approx([2 / 11, 2 / 11])
+    assert _recorded.hours([one, one]) == pytest.approx(50 / 60)
+    held[1][1].measurement["stage"]["details"]["p99_interval_bounded"] = True
+    again = _recorded._summary(("s", "m", "w", "light", "here"), [held])
+    assert again.p99_half_width == pytest.approx((0.3 + 0.2) / 2) and again.p99_open == 0.5

@@ -31,7 +31,8 @@ def mark_front(
     ``on_front``, ``knee``, ``front_probability`` (see ``pareto.membership_probability``; NaN
     for a row that is not usable), ``interval_unknown`` (the objectives whose error is not known and
     therefore not in that probability, a tuple) and ``certain`` (a member with a probability of at
-    least ``CERTAIN`` in which every objective's error is counted). ``maximise`` names the objectives where more is better;
+    least ``CERTAIN`` in which every objective's error is counted and no upper bound is a guess:
+    a column ``interval_open``, where there is one, names those, see ``open_bounds``). ``maximise`` names the objectives where more is better;
     ``limits`` are service levels, the greatest allowed value of a column (the least allowed where
     the column is in ``maximise``).
     """
@@ -65,7 +66,12 @@ def mark_front(
         [tuple(name for name, lacks in zip(objectives, row) if lacks) for row in unknown],
         marked.index, dtype=object,
     )
-    marked["certain"] = marked["on_front"] & (chance >= CERTAIN) & ~unknown.any(axis=1)
+    guessed = np.zeros(len(table), dtype=bool)
+    if "interval_open" in table.columns:
+        guessed = np.array([bool(set(held) & set(objectives)) for held in table["interval_open"]],
+                           dtype=bool)
+    sure = ~unknown.any(axis=1) & ~guessed
+    marked["certain"] = marked["on_front"] & (chance >= CERTAIN) & sure
     return marked
 
 

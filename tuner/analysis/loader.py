@@ -20,6 +20,7 @@ import pandas as pd
 from tuner.analysis.energy import refuse_mixed
 from tuner.analysis.environments import Bools, Environment, Floats
 from tuner.analysis.options import boolean_columns
+from tuner.analysis.recording import sisters
 from tuner.analysis.repeats import pool
 from tuner.analysis.tables import numbers, require
 from tuner.errors import StudyError, TableError, UsageError
@@ -128,10 +129,17 @@ class Loader:
 
     def _read_study(self, study: str) -> pd.DataFrame:
         if study not in self._tables:
-            from tuner.store import load_table
+            from tuner.store import load_table, locate
 
-            read = self.read_study or load_table
-            self._tables[study] = pool(read(study, storage=self.storage))
+            table = (self.read_study or load_table)(study, storage=self.storage)
+            name = str(table.attrs.get("name"))
+
+            def beside() -> list[pd.DataFrame]:
+                if self.read_study is not None or "@" not in name:
+                    return []
+                return sisters(locate(study, self.storage)[0], name)
+
+            self._tables[study] = pool(table, beside)
         return self._tables[study]
 
     def _environment(

@@ -51,6 +51,8 @@ class Noise:
     """Change over the time that the repeats span, by least squares on time."""
     drift_p_value: float | None
     """Two-sided t-test of no drift; ``None`` for fewer than two degrees of freedom."""
+    studies: int = 1
+    """How many studies of one recording it is pooled over; ``drift`` is that of the first."""
 
     def to_json(self) -> dict[str, object]:
         return {key: value for key, value in vars(self).items()}
@@ -103,6 +105,34 @@ def noise_of(table: pd.DataFrame, metric: str, ids: Codes) -> Noise | None:
         degrees=degrees, deviation=variance**0.5, within=within,
         between=max(0.0, variance - (within or 0.0) ** 2) ** 0.5,
         drift=float(np.expm1(drift)) if relative else drift, drift_p_value=chance,
+    )
+
+
+def pooled_noise(noises: Sequence[Noise | None]) -> Noise | None:
+    """One noise of one metric in several studies, weighted by their degrees of freedom.
+
+    The first is the study's own. Noises that are relative and those that are not don't mix: what is
+    unlike the first known one is left out. ``None`` where none is known.
+    """
+    known = [noise for noise in noises if noise is not None]
+    known = [noise for noise in known if noise.relative == known[0].relative]
+    if len(known) < 2:
+        return known[0] if known else None
+    own = known[0] is noises[0]
+    weights = np.array([noise.degrees for noise in known], dtype=float)
+    variance = float(np.average([noise.deviation**2 for noise in known], weights=weights))
+    told = [(n.within, w) for n, w in zip(known, weights) if n.within is not None]
+    within = None
+    if told:
+        squares = np.average([held**2 for held, _ in told], weights=[w for _, w in told])
+        within = float(squares) ** 0.5
+    return Noise(
+        metric=known[0].metric, relative=known[0].relative,
+        configurations=sum(noise.configurations for noise in known), degrees=int(weights.sum()),
+        deviation=variance**0.5, within=within,
+        between=max(0.0, variance - (within or 0.0) ** 2) ** 0.5,
+        drift=known[0].drift if own else 0.0,
+        drift_p_value=known[0].drift_p_value if own else None, studies=len(known),
     )
 
 

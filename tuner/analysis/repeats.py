@@ -9,12 +9,14 @@ tell and what differs from trial to trial:
 
 with the variance between trials pooled over the study (``noise.Noise``) and Student's quantile for
 its degrees of freedom. A metric whose stages know no interval, as throughput, gets one in this way.
+Where a study has fewer than five degrees of freedom, the variance is pooled over the studies of its
+recording, which hold the same configurations at other load levels.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,9 +28,11 @@ from tuner.analysis.noise import (
     Noise,
     discordant,
     noise_of,
+    pooled_noise,
     same_configuration,
     standard_errors,
 )
+from tuner.analysis.open_bounds import TOLD, widened
 from tuner.analysis.tables import numbers
 from tuner.measurement import METRICS, interval_names
 
@@ -40,31 +44,48 @@ NOT_THE_SERVERS = frozenset({"client_limited", "client_failed", "energy_lost", "
 """Failures that say nothing of the configuration: they don't count against it."""
 
 
-def pool(table: pd.DataFrame) -> pd.DataFrame:
+Sisters = Callable[[], Sequence[pd.DataFrame]]
+
+
+def pool(table: pd.DataFrame, sisters: Sisters | None = None) -> pd.DataFrame:
     """A study's table of trials with one row for each configuration.
 
     Args:
         table: as ``store.table_of`` gives it; ``attrs`` names its ``parameters``.
+        sisters: gives the tables of the recording's other studies (``recording.sisters``); asked
+            where this one tells less than five degrees of freedom of some metric's noise.
 
     Returns:
         The same columns, and ``trials`` (numbers of all finished trials, a tuple), ``repeats`` (how
         many of them gave a measurement), ``failures`` (how many did not), ``discord`` (metrics whose
-        repeats differ by more than their intervals say, a tuple) and ``again_s`` (seconds of a
-        longer measurement by ``tuner measure``, which then stands for the repeats; else NaN).
-        ``number`` is the first trial with a measurement, or the one measured again. A configuration
-        is ``valid`` (``feasible``) when more than half of its trials are, failures that are not the
-        server's left out. ``attrs["noise"]`` lists ``Noise`` records as JSON.
+        repeats differ by more than their intervals say, a tuple), ``interval_open`` (metrics whose
+        upper bound is a guess, see ``open_bounds``, a tuple) and ``again_s`` (seconds of a longer
+        measurement by ``tuner measure``, which then stands for the repeats; else NaN). ``number`` is
+        the first trial with a measurement, or the one measured again. A configuration is ``valid``
+        as ``without_failure`` says, and ``feasible`` when it is valid and more than half of its
+        trials are feasible. ``attrs["noise"]`` lists ``Noise`` records as JSON;
+        ``attrs["noise_unknown"]`` the metrics of whose noise less than five degrees are known.
     """
     parameters = table.attrs.get("parameters") or []
     if "number" not in table.columns:
         table = table.assign(number=range(len(table)))
+    table = widened(table)
     ids = same_configuration(table, parameters)
     longer = _longer_measurements(table)
-    if len(np.unique(ids)) == len(table) and not longer:
-        return _unpooled(table)
     metrics = [m for m in dict.fromkeys([*METRICS, *_bounded(table)]) if m in table.columns]
+    once = len(np.unique(ids)) == len(table)
+    noises: dict[str, Noise | None] = dict.fromkeys(metrics) if once else _noises(table, metrics, ids)
+    if sisters is not None and any(_is_thin(noise) for noise in noises.values()):
+        others = [
+            _noises(widened(t), metrics, same_configuration(t, parameters)) for t in sisters()
+            if set(parameters) <= set(t.columns)
+        ]
+        for m in metrics:
+            if _is_thin(noises[m]):
+                noises[m] = pooled_noise([noises[m], *(other[m] for other in others)])
+    if once and not longer and not any(noises.values()):
+        return _unpooled(table, metrics)
     measured = table["valid"].fillna(False).astype(bool).to_numpy()
-    noises = {m: noise_of(table[measured], m, ids[measured]) for m in metrics}
     discords = {m: discordant(table[measured], m, ids[measured]) for m in metrics}
     rows = []
     for which in range(ids.max(initial=-1) + 1):
@@ -82,18 +103,43 @@ def pool(table: pd.DataFrame) -> pd.DataFrame:
         pooled[name] = pd.Series([r[name] for r in rows], index=pooled.index, dtype=object)
     pooled.attrs.update(table.attrs)
     pooled.attrs["noise"] = [n.to_json() for n in noises.values() if n is not None]
+    pooled.attrs["noise_unknown"] = [m for m in metrics if _is_thin(noises[m])]
     return pooled
 
 
-def _unpooled(table: pd.DataFrame) -> pd.DataFrame:
+def without_failure(measured: Iterable[bool], reasons: Iterable[Any]) -> bool:
+    """Whether a configuration is valid: measured, and none of its trials failed.
+
+    Failures that are not the server's doing (``NOT_THE_SERVERS``) don't count.
+
+    Args:
+        measured: of each of its finished trials, whether it gave a measurement.
+        reasons: why each failed.
+    """
+    counted = [held for held, why in zip(measured, reasons) if held or why not in NOT_THE_SERVERS]
+    return bool(counted) and all(counted)
+
+
+def _noises(
+    table: pd.DataFrame, metrics: Sequence[str], ids: Codes
+) -> dict[str, Noise | None]:
+    measured = table["valid"].fillna(False).astype(bool).to_numpy()
+    held = table[measured]
+    return {m: noise_of(held, m, ids[measured]) if m in held.columns else None for m in metrics}
+
+
+def _is_thin(noise: Noise | None) -> bool:
+    return noise is None or noise.degrees < ENOUGH_DEGREES
+
+
+def _unpooled(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     """Each trial is a configuration of its own; the columns say so."""
-    found = table.copy()
-    measured = table["valid"].fillna(False).astype(bool)
+    found, measured = table.copy(), table["valid"].fillna(False).astype(bool)
     found["trials"] = pd.Series([(int(n),) for n in table["number"]], table.index, dtype=object)
     found["repeats"], found["failures"] = measured.astype(int), (~measured).astype(int)
     found["discord"] = pd.Series([()] * len(table), table.index, dtype=object)
     found["again_s"] = np.nan
-    found.attrs["noise"] = []
+    found.attrs["noise"], found.attrs["noise_unknown"] = [], list(metrics)
     return found
 
 
@@ -108,11 +154,13 @@ def _row(
     measured = part["valid"].fillna(False).astype(bool)
     kept = part[measured]
     row: dict[str, Any] = dict((kept if len(kept) else part).iloc[0])
+    reasons = part["reason"] if "reason" in part.columns else [None] * len(part)
+    row["valid"] = without_failure(measured, reasons)
+    row["interval_open"] = _still_open(kept, metrics, noises)
     for metric in metrics:
         row.update(_pooled(kept, metric, noises[metric]))
-    row["valid"] = _most(part, measured)
     if "feasible" in part.columns:
-        row["feasible"] = _most(part, part["feasible"].fillna(False).astype(bool))
+        row["feasible"] = row["valid"] and _most(part, part["feasible"].fillna(False).astype(bool))
     if "reason" in part.columns:
         told = part["reason"].dropna()
         row["reason"] = None if row["valid"] or told.empty else told.mode().iloc[0]
@@ -131,6 +179,18 @@ def _most(part: pd.DataFrame, holds: pd.Series) -> bool:
     return bool(len(counts)) and counts.mean() > 0.5
 
 
+def _still_open(
+    kept: pd.DataFrame, metrics: Sequence[str], noises: Mapping[str, Noise | None]
+) -> tuple[str, ...]:
+    """Metrics whose upper bound stays a guess: no repeats tell how far they vary."""
+    held = {metric for names in kept["interval_open"] for metric in names}
+    return tuple(m for m in metrics if m in held and not _believed(noises[m], len(kept)))
+
+
+def _believed(noise: Noise | None, count: int) -> bool:
+    return noise is not None and (count > 1 or noise.degrees >= ENOUGH_DEGREES)
+
+
 def _pooled(kept: pd.DataFrame, metric: str, noise: Noise | None) -> dict[str, float]:
     values = numbers(kept, metric)
     finite = np.isfinite(values)
@@ -141,8 +201,7 @@ def _pooled(kept: pd.DataFrame, metric: str, noise: Noise | None) -> dict[str, f
     if not count:
         return found
     stored = {c: kept[c].to_numpy()[finite] for c in (low_name, high_name) if c in kept.columns}
-    believed = noise is not None and (count > 1 or noise.degrees >= ENOUGH_DEGREES)
-    if not believed or noise is None:
+    if noise is None or not _believed(noise, count):
         if stored and count == 1:
             found.update({c: float(held[0]) if pd.notna(held[0]) else np.nan
                           for c, held in stored.items()})
@@ -151,6 +210,8 @@ def _pooled(kept: pd.DataFrame, metric: str, noise: Noise | None) -> dict[str, f
     known = errors[np.isfinite(errors)]
     if len(known) == count:
         variance = float((known**2).mean()) + noise.between**2
+        if any(metric in names for names in kept["interval_open"]):
+            variance = max(variance, noise.deviation**2)  # what the stage could not tell, repeats do
         quantile = _student(noise.degrees) if noise.between > 0 else Z_95
     else:
         variance, quantile = noise.deviation**2, _student(noise.degrees)
@@ -198,6 +259,9 @@ def _measured_again(
         bounds = intervals.get(metric) or (np.nan, np.nan)
         values.update(zip(interval_names(metric), bounds))
     again = pd.DataFrame([values]).astype(float)
+    again[TOLD] = entry.get(TOLD, True)
+    again = widened(again)
+    row["interval_open"] = _still_open(again, metrics, noises)
     for metric in metrics:
         row.update(_pooled(again, metric, noises[metric]))
     row["number"], row["again_s"] = int(entry["trial"]), entry["window_s"]

@@ -19,10 +19,12 @@ def pareto_notes(members: Any) -> list[str]:
         *_failed_repeats(members),
         *_disagreeing(members),
         *_noise(members.attrs["noise"]),
+        *_unknown_noise(members),
     ]
 
 
 def _certainty(members: Any) -> list[str]:
+    objectives = members.attrs["objectives"]
     certain = [str(int(n)) for n in members.loc[members["certain"].astype(bool), "number"]]
     lines = [f"certain to be on the front (at least 95 %): {', '.join(certain) or 'none'}"]
     unknown = {name: None for names in members["interval_unknown"] for name in names}
@@ -30,6 +32,12 @@ def _certainty(members: Any) -> list[str]:
         lines.append(
             f"interval unknown: {', '.join(unknown)}; P(front) marked ? does not count that error, "
             "repeats: in the space would tell it"
+        )
+    guessed = {n for names in members["interval_open"] for n in names} & set(objectives)
+    if guessed:
+        lines.append(
+            f"upper bound unknown: {', '.join(sorted(guessed))} (marked ?, too few requests in a "
+            "stage): taken to be as far above as the lower bound is below; no such member is certain"
         )
     return lines
 
@@ -68,7 +76,8 @@ def _noise(noises: Any) -> list[str]:
         own = "" if within is None else f", of which {_amount(noise, within)} inside the stages"
         lines.append(
             f"repeats: {name} varies by {_amount(noise, noise['deviation'])} from trial to trial"
-            f"{own} ({noise['configurations']} configurations repeated)"
+            f"{own} ({noise['configurations']} configurations repeated"
+            + (f" in {noise['studies']} studies of the recording)" if noise["studies"] > 1 else ")")
         )
     lines += [
         f"drift: {name} changed by {_amount(noise, noise['drift'], sign='+')} over the study "
@@ -77,6 +86,16 @@ def _noise(noises: Any) -> list[str]:
         if noise["drift_p_value"] is not None and noise["drift_p_value"] < DRIFTED
     ]
     return lines
+
+
+def _unknown_noise(members: Any) -> list[str]:
+    thin = [o for o in members.attrs["objectives"] if o in members.attrs["noise_unknown"]]
+    if not thin:
+        return []
+    return [
+        f"noise from trial to trial unknown: {', '.join(thin)} (fewer than five repeats tell it); a "
+        + "configuration measured once has the interval of its stage, and P(front) counts no more"
+    ]
 
 
 def _amount(noise: Any, value: float, sign: str = "") -> str:

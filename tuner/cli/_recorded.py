@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import sqlite3
 import statistics
 from collections import Counter, defaultdict
@@ -29,9 +30,9 @@ class Recorded:
     deployer: str | None
     machine: str | None
     configurations_valid: int
-    """Configurations measured without failure at least once."""
+    """Configurations measured without failure (``analysis.repeats.without_failure``)."""
     configurations_invalid: int
-    """Configurations of which every finished trial failed."""
+    """All others that were tried."""
     trials: int
     """Finished ones, repeats included."""
     energy_source: str | None
@@ -42,7 +43,16 @@ class Recorded:
     rate_rps: float | None = None
     requests_median: float | None = None
     p99_half_width: float | None = None
-    """Median over the trials of the p99's 95 % half-width relative to it."""
+    """Median over the trials of the p99's 95 % half-width relative to it; the lower side's where
+    nothing bounds it from above."""
+    p99_open: float | None = None
+    """Share of the trials whose p99 has no upper bound: too few requests."""
+    energy_half_width: float | None = None
+    """Median over the trials of the energy's 95 % half-width relative to it."""
+    energy_change: float | None = None
+    """As ``p99_change``, of the energy per request."""
+    spans: tuple[tuple[datetime.datetime, datetime.datetime], ...] = ()
+    """From when to when each trial ran; the load levels of a configuration run in one span."""
     p99_change: float | None = None
     """Median, over configurations measured again, of how far their p99s differ, relative to them."""
     repeats: int = 0
@@ -52,6 +62,23 @@ class Recorded:
 
     def to_json(self) -> dict[str, Any]:
         return {key: getattr(self, key) for key in KEYS}
+
+
+def hours(found: Sequence[Recorded]) -> float:
+    """Hours in which trials ran; what overlaps counts once."""
+    total_s, until = 0.0, None
+    for start, end in sorted(span for one in found for span in one.spans):
+        begin = start if until is None else max(start, until)
+        total_s += max(0.0, (end - begin).total_seconds())
+        until = end if until is None else max(end, until)
+    return total_s / 3600
+
+
+def is_valid(trials: Sequence[Any]) -> bool:
+    """Whether a configuration with these finished trials counts as measured without failure."""
+    from tuner.analysis.repeats import without_failure
+
+    return without_failure([t.state == "complete" for t in trials], [t.reason for t in trials])
 
 
 def storages(paths: Sequence[str]) -> Iterator[str]:
@@ -143,13 +170,17 @@ def _summary(key: tuple[Any, ...], held: Sequence[tuple[Any, Any]]) -> Recorded:
                 # Levels of other factors make other configurations of one load level.
                 by_configuration[kept.name, configuration_key(record.configuration)].append(record)
                 trials.append(record)
-    valid = sum(any(r.state == "complete" for r in same) for same in by_configuration.values())
+    valid = sum(is_valid(same) for same in by_configuration.values())
     sources = sorted({r.energy_source for r in trials if r.energy_source})
-    stages = [r.measurement["stage"] for r in trials if r.state == "complete" and "stage" in r.measurement]
+    measured = [r for r in trials if r.state == "complete"]
+    stages = [r.measurement["stage"] for r in measured if "stage" in r.measurement]
     days = sorted({r.finished.date().isoformat() for r in trials if r.finished})
     versions = [r.attributes.get("versions") for r in trials if r.attributes.get("versions")]
-    changes = [_change(same) for same in by_configuration.values() if len(same) > 1]
-    known = [change for change in changes if change is not None]
+    again = [same for same in by_configuration.values() if len(same) > 1]
+    p99s, energies = (
+        [change for same in again if (change := _change(same, metric)) is not None]
+        for metric in ("latency_p99_ms", "energy_per_request_j")
+    )
     return Recorded(
         name=held[0][0].name if len(held) == 1 else base,
         model=model,
@@ -167,23 +198,44 @@ def _summary(key: tuple[Any, ...], held: Sequence[tuple[Any, Any]]) -> Recorded:
         rate_rps=_median([s.get("target_rate_rps") for s in stages]),
         requests_median=_median([s.get("requests") for s in stages]),
         p99_half_width=_median([_half_width(s) for s in stages]),
-        p99_change=_median(known),
-        repeats=len(known),
+        p99_open=_mean([not _is_bounded(s) for s in stages]),
+        energy_half_width=_median([_energy_half_width(r) for r in measured]),
+        p99_change=_median(p99s),
+        energy_change=_median(energies),
+        spans=tuple((r.started, r.finished) for r in trials if r.started and r.finished),
+        repeats=len(p99s),
         reasons=Counter(r.reason for r in trials if r.state == "failed" and r.reason),
     )
 
 
+def _is_bounded(stage: Mapping[str, Any]) -> bool:
+    return bool((stage.get("details") or {}).get("p99_interval_bounded", True))
+
+
 def _half_width(stage: Mapping[str, Any]) -> float | None:
     bounds, value = stage.get("latency_p99_interval_ms"), stage.get("latency_p99_ms")
+    if not bounds or not value:
+        return None
+    # The stored upper end is only the largest latency where the stage holds no bound.
+    return ((bounds[1] - bounds[0]) / 2 if _is_bounded(stage) else value - bounds[0]) / value
+
+
+def _energy_half_width(record: Any) -> float | None:
+    bounds = record.intervals.get("energy_per_request_j")
+    value = record.metrics.get("energy_per_request_j")
     return None if not bounds or not value else (bounds[1] - bounds[0]) / 2 / value
 
 
-def _change(same: Sequence[Any]) -> float | None:
-    """How far the p99s of one configuration lie apart, relative to their middle."""
-    values = [r.metrics["latency_p99_ms"] for r in same if r.state == "complete"]
-    if len(values) < 2:
+def _change(same: Sequence[Any], metric: str) -> float | None:
+    """How far a metric's values of one configuration lie apart, relative to their middle."""
+    values = [v for r in same if r.state == "complete" and (v := r.metrics.get(metric)) is not None]
+    if len(values) < 2 or max(values) + min(values) <= 0:
         return None
     return 2 * (max(values) - min(values)) / (max(values) + min(values))
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None
 
 
 def _median(values: Sequence[float | None]) -> float | None:

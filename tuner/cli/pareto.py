@@ -63,11 +63,12 @@ def front(study: Any) -> Any:
     from tuner import store
     from tuner.analysis.energy import refuse_mixed
     from tuner.analysis.fronts import mark_front
+    from tuner.analysis.recording import sisters
     from tuner.analysis.repeats import pool
 
     trials = store.table_of(study)
     objectives = trials.attrs["objectives"]
-    table = pool(trials)
+    table = pool(trials, lambda: sisters(study.url, study.name))
     refuse_mixed(table, objectives)
     table.attrs["counts"] = counts(trials, table)
     table["measured"] = table["valid"]
@@ -113,6 +114,7 @@ def describe(marked: Any) -> dict[str, Any]:
                     for m in METRICS if all(c in marked.columns for c in interval_names(m))
                 },
                 "interval_unknown": list(row["interval_unknown"]),
+                "interval_open": list(row["interval_open"]),
                 "front_probability": plain(row["front_probability"]),
                 "certain": bool(row["certain"]),
                 "measured_again_s": plain(row["again_s"]),
@@ -132,6 +134,7 @@ def describe(marked: Any) -> dict[str, Any]:
         "energy_method": attrs["environment"].get("energy_method"),
         "trials": marked.attrs["counts"],
         "noise": [dict(n) for n in attrs["noise"]],
+        "noise_unknown": [o for o in attrs["objectives"] if o in attrs["noise_unknown"]],
         "front": out,
     }
 
@@ -196,13 +199,19 @@ def text(marked: Any) -> str:
 
 
 def _bounds(row: Any, metric: str, objectives: list[str]) -> str:
-    """`` [9.1–11.4]``, the 95 % interval of a metric; of an objective also that it is unknown."""
+    """`` [9.1–11.4]``, the 95 % interval of a metric; of an objective also that it is unknown.
+
+    A question mark stands behind an upper bound that is a guess.
+    """
     if metric in row["interval_unknown"]:
         return " [unknown]"
     if metric not in objectives and metric != "latency_p99_ms":
         return ""
     low, high = (row.get(name) for name in interval_names(metric))
-    return "" if low is None or math.isnan(low) else f" [{_format.number(low)}–{_format.number(high)}]"
+    if low is None or math.isnan(low):
+        return ""
+    guess = "?" if metric in row["interval_open"] else ""
+    return f" [{_format.number(low)}–{_format.number(high)}{guess}]"
 
 
 def _short(name: str) -> str:

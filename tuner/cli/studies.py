@@ -77,13 +77,15 @@ def _table(found: list[Recorded]) -> str:
 def _markdown(found: list[Recorded]) -> str:
     """Tables of what was measured, how precisely, and why the rest is invalid."""
     head = ["study", "model", "workload", "load", "requests/s", "valid", "invalid", "trials",
-            "requests in a stage", "p99 ± (95 %)", "p99 again"]
+            "requests in a stage", "p99 ± (95 %)", "open above", "p99 again", "energy ± (95 %)",
+            "energy again"]
     rows = [
         [
             f"`{one.name}`", one.model, one.workload, one.load, _number(one.rate_rps),
             one.configurations_valid, one.configurations_invalid, one.trials,
-            _number(one.requests_median), _percent(one.p99_half_width),
+            _number(one.requests_median), _percent(one.p99_half_width), _percent(one.p99_open),
             f"{_percent(one.p99_change)} ({one.repeats})" if one.repeats else "-",
+            _fine(one.energy_half_width), _fine(one.energy_change),
         ]
         for one in found
     ]
@@ -106,11 +108,16 @@ def _markdown(found: list[Recorded]) -> str:
         ("Versions", {one.versions for one in found}),
     ):
         lines += [f"- {title}: {value}" for value in sorted(filter(None, values))]
+    lines.append(f"- Hours of trials: {_recorded.hours(found):.1f}")
     return "\n\n".join(["\n".join(lines), *parts])
 
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f}"
+
+
+def _fine(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
 
 
 def _percent(value: float | None) -> str:
