@@ -98,7 +98,7 @@ def test_a_wrong_argument_is_one_line(wrong: list[str], capsys: pytest.CaptureFi
 
 def test_a_few_kills_at_seeded_points_lose_nothing(root: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "benchmarks/kills.py", "--points", "2", "--seed", "3"],
+        [sys.executable, "benchmarks/kills.py", "--points", "2", "--seed", "1"],
         cwd=root, env=_environment(root), capture_output=True, text=True, timeout=300, check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
