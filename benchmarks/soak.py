@@ -1,8 +1,9 @@
 """Hundreds of real trials in a row: whether memory, file descriptors, threads or files grow.
 
-Runs a study of the small 1-D CNN on the embedded server and looks at its own process and at the
-folders that it may write to after every trial. The growth of the second half over its length is
-what counts: the first half fills caches. Prints the figures; fails where something grows.
+Runs a study of the small 1-D CNN on the embedded server and looks after every trial at its own
+process, its children, above all the fork server, and the folders that it may write to. The growth
+of the second half over its length is what counts: the first half fills caches. Prints the figures;
+fails where something grows.
 
     python benchmarks/soak.py [--trials 500] [--duration 0.5]
 """
@@ -16,10 +17,10 @@ import statistics
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
@@ -36,23 +37,36 @@ parameters:
   enable_batching: {choices: [false, true]}
   max_batch_size: {low: 1, high: 100000, when: {enable_batching: true}}
 """)
+T = TypeVar("T")
 SHARED_MEMORY = Path("/dev/shm")
 MEMORY_MIB_PER_100 = 2.0
 """A trial's record stays in memory, some 10 KiB of it: 1 MiB in 100 trials. Twice that is allowed."""
-
+CHILDREN_MIB_PER_100 = 4.0
+"""The fork server keeps nothing of a trial; servers of equal settings differ by a few MiB by chance."""
 SETTLED = 100
 """Of fewer trials memory says nothing: caches still fill."""
+MAY_GROW = {
+    "descriptors": 2, "threads": 1, "children": 0, "scratch": 1, "fork_descriptors": 0,
+    "fork_threads": 0,
+}
+"""By so many the counts of the second half's last looks may be above those of its first."""
+TOGETHER = 5
+"""So many looks are compared by their median: one may fall into a moment between two states."""
+FORK_SERVER = "tuner.modelserver.forkserver"
 
 
 @dataclass(frozen=True)
 class Look:
-    """What one process holds at one moment, its children's memory included."""
+    """What one process and its children hold at one moment."""
 
     memory_mib: float
     children_mib: float
     descriptors: int
     threads: int
     children: int
+    fork_descriptors: int
+    """Of the fork servers; those of the server that runs are not among them."""
+    fork_threads: int
     scratch: int
     files_of_trial: int
 
@@ -68,12 +82,17 @@ class Watcher(study.Silence):
 
     def finished(self, record: TrialRecord, levels: Any) -> None:
         children = self._process.children(recursive=True)
+        forks = [c for c in self._process.children() if FORK_SERVER in asked(c.cmdline, [])]
+        folder = self._artifacts / f"{record.number:05d}"
         self.looks.append(Look(
-            self._process.memory_info().rss / 2**20,
-            sum(_rss(child) for child in children) / 2**20,
-            self._process.num_fds(), threading.active_count(), len(children),
-            len(scratch() - self.scratch_before),
-            len(list((self._artifacts / f"{record.number:05d}").iterdir())),
+            memory_mib=self._process.memory_info().rss / 2**20,
+            children_mib=sum(_rss(child) for child in children) / 2**20,
+            descriptors=self._process.num_fds(), threads=threading.active_count(),
+            children=len(children),
+            fork_descriptors=sum(asked(fork.num_fds, 0) for fork in forks),
+            fork_threads=sum(asked(fork.num_threads, 0) for fork in forks),
+            scratch=len(scratch() - self.scratch_before),
+            files_of_trial=sum(path.is_file() for path in folder.rglob("*")),
         ))
         if record.reason:
             self.failed[record.reason] = self.failed.get(record.reason, 0) + 1
@@ -81,11 +100,16 @@ class Watcher(study.Silence):
             print(f"{len(self.looks)}: {self.looks[-1]}", file=sys.stderr, flush=True)
 
 
-def _rss(process: psutil.Process) -> int:
+def asked(question: Callable[[], T], gone: T) -> T:
+    """What a process says, or ``gone`` where it has ended."""
     try:
-        return int(process.memory_info().rss)
+        return question()
     except psutil.NoSuchProcess:
-        return 0
+        return gone
+
+
+def _rss(process: psutil.Process) -> int:
+    return asked(lambda: int(process.memory_info().rss), 0)
 
 
 def scratch() -> set[str]:
@@ -131,27 +155,37 @@ def report(watcher: Watcher, trials: int, left: int, left_files: int) -> int:
     looks = watcher.looks
     assert len(looks) == trials
     half = looks[len(looks) // 2 :]
-    growth = {
-        f.name: slope([getattr(look, f.name) for look in half]) * 100
-        for f in dataclasses.fields(Look)
+    last = half[-1]
+    memory = slope([look.memory_mib for look in half]) * 100
+    children = slope([look.children_mib for look in half]) * 100
+    counts = {
+        name: (middle(half[:TOGETHER], name), middle(half[-TOGETHER:], name)) for name in MAY_GROW
     }
-    first, last = half[0], half[-1]
+    # Some configurations have a file more than others: the most that any has is what counts.
+    files = [max(look.files_of_trial for look in part) for part in (looks[: len(looks) // 2], half)]
     failed = ", ".join(f"{n} {reason}" for reason, n in watcher.failed.items()) or "none"
     print(
         f"{trials} trials (failed: {failed}); in the second half, per 100 trials: "
-        f"memory {growth['memory_mib']:+.2f} MiB (now {last.memory_mib:.0f}), children's memory "
-        f"{growth['children_mib']:+.2f} MiB (now {last.children_mib:.0f}), file descriptors "
-        f"{first.descriptors} to {last.descriptors}, threads {first.threads} to {last.threads}, "
-        f"scratch files {first.scratch} to {last.scratch}, files of a trial "
-        f"{first.files_of_trial} to {last.files_of_trial}; "
-        f"left at the end: {left} processes, {left_files} files"
+        f"memory {memory:+.2f} MiB (now {last.memory_mib:.0f}), children's memory "
+        f"{children:+.2f} MiB (now {last.children_mib:.0f}); "
+        + ", ".join(f"{n.replace('_', ' ')} {a:g} to {b:g}" for n, (a, b) in counts.items())
+        + f", files of a trial {files[0]} to {files[1]} at most; left at the end: {left} processes, {left_files} files"
     )
-    grows = (
-        (trials >= SETTLED and growth["memory_mib"] > MEMORY_MIB_PER_100)
-        or last.descriptors > first.descriptors + 2 or last.threads > first.threads + 1
-        or last.scratch > first.scratch + 1 or left or left_files
-    )
-    return 1 if grows else 0
+    grown = [n for n, (before, after) in counts.items() if after > before + MAY_GROW[n]]
+    if trials >= SETTLED:
+        grown += ["memory"] * (memory > MEMORY_MIB_PER_100)
+        grown += ["files of a trial"] * (files[1] > files[0])
+        grown += ["children's memory"] * (children > CHILDREN_MIB_PER_100)
+    grown += ["what is left"] * bool(left or left_files)
+    if last.fork_threads == 0:
+        grown.append("no fork server was seen: nothing was looked at")
+    if grown:
+        print(f"grown: {', '.join(grown)}")
+    return 1 if grown else 0
+
+
+def middle(looks: Sequence[Look], name: str) -> float:
+    return statistics.median(getattr(look, name) for look in looks)
 
 
 def slope(values: Sequence[float]) -> float:
