@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""A model server that misbehaves as the environment variable BAD says: never, garbage, dies, hangs,
-leaks, floods. Its flags are ``tensorflow_model_server``'s."""
+"""A model server that misbehaves as the environment variable BAD says: never, garbage, spoils, dies,
+hangs, leaks, floods. Its flags are ``tensorflow_model_server``'s."""
 
 from __future__ import annotations
 
 import os
+import socket
 import socketserver
 import sys
 import threading
@@ -17,9 +18,41 @@ AFTER_S = 1.5
 """Later than the server is ready, earlier than its first trial's end."""
 
 
+NONSENSE = b"\x00\xffthis is not HTTP/2\r\n" * 20
+
+
 class Garbage(socketserver.StreamRequestHandler):
     def handle(self) -> None:
-        self.wfile.write(b"\x00\xffthis is not HTTP/2\r\n" * 20)
+        self.wfile.write(NONSENSE)
+
+
+class Spoiling(socketserver.BaseRequestHandler):
+    """Passes a connection on to the server behind, and after a while nonsense instead."""
+
+    behind: tuple[str, int]
+    begun_s = time.monotonic()
+
+    def handle(self) -> None:
+        with socket.create_connection(self.behind) as server:
+            threading.Thread(target=self._pass_on, args=(server,), daemon=True).start()
+            while data := server.recv(65536):
+                spoilt = time.monotonic() - self.begun_s > AFTER_S
+                self.request.sendall(NONSENSE if spoilt else data)
+
+    def _pass_on(self, server: socket.socket) -> None:
+        while data := self.request.recv(65536):
+            server.sendall(data)
+
+
+def spoil(port: int) -> int:
+    """Listen on the port in a thread; gives another one for the server behind."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        Spoiling.behind = probe.getsockname()
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", port), Spoiling)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return Spoiling.behind[1]
 
 
 def later() -> None:
@@ -43,7 +76,9 @@ def main() -> None:
     if BAD == "floods":
         threading.Thread(target=lambda: [print("x" * 1000) for _ in range(100_000)]).start()
     threading.Thread(target=later, daemon=True).start()
-    answer_at_once.main([*sys.argv[1:], f"--fake_delay_ms={3_600_000 if BAD == 'hangs' else 0}"])
+    port = spoil(int(flags["port"])) if BAD == "spoils" else flags["port"]
+    delay_ms = 3_600_000 if BAD == "hangs" else 0
+    answer_at_once.main([*sys.argv[1:], f"--port={port}", f"--fake_delay_ms={delay_ms}"])
 
 
 if __name__ == "__main__":

@@ -13,35 +13,29 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import suppress
 
-from running import ROOT, SPACE, Ended, Room, wait_until
+from cases import (
+    CASES,
+    case,
+    clients,
+    goes_on,
+    need_root,
+    outcome,
+    own_disk,
+    privileged,
+    reasons,
+    terminated,
+    told,
+)
+from preloaded import CLOCK_SET_BACK, READ_ONLY, preload
+from running import ROOT, SPACE, Room, wait_until
 
-Case = Callable[[Room], str]
-"""Breaks something in a room and returns what the user saw. Raises AssertionError where it is not
-what has to come."""
-CASES: dict[str, Case] = {}
 BAD_SERVER = str(ROOT / "benchmarks" / "bad_server.py")
 STUDY_S = 60.0
 """The start of a study's process, and more than enough for one trial."""
-
-
-class Skipped(Exception):
-    """This machine can't break that."""
-
-
-def case(name: str) -> Callable[[Case], Case]:
-    def keep(run: Case) -> Case:
-        CASES[name] = run
-        return run
-
-    return keep
 
 
 def main() -> int:
@@ -60,73 +54,6 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def outcome(name: str, run: Case) -> bool | None:
-    """Whether a case held; ``None`` where it can't be tried."""
-    begun = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        room = Room(Path(folder))
-        try:
-            said, held = run(room), True
-            if left := room.left():
-                said, held = f"left running: {left}", False
-        except Skipped as skipped:
-            print(f"{name}: skipped: {skipped}", flush=True)
-            return None
-        except AssertionError as error:
-            said, held = str(error), False
-        finally:
-            for process in room.processes():
-                process.kill()
-    print(f"{name}: {'ok' if held else 'FAILED'}: {said} ({time.monotonic() - begun:.0f} s)",
-          flush=True)
-    return held
-
-
-def told(ended: Ended, *words: str, code: int = 2) -> str:
-    """The one line that a command ended with."""
-    whole = ended.err + ended.out
-    assert "Traceback" not in whole, whole[-2000:]
-    assert ended.code == code, f"exit code {ended.code}: {ended.err[-500:]}"
-    assert any(word in ended.last for word in words), ended.last
-    return ended.last[:160]
-
-
-def reasons(room: Room, ended: Ended, *allowed: str | None) -> str:
-    """The reasons of the trials of a study that went on to its end."""
-    assert ended.code == 0 and "Traceback" not in ended.err, ended.err[-2000:]
-    found = {reason for _, reason in room.finished().values()}
-    assert found and found <= set(allowed), f"reasons {found}, not {allowed}"
-    return f"reason {', '.join(sorted(reason or 'none' for reason in found))}"
-
-
-def goes_on(room: Room, more: int = 1) -> None:
-    """The study can be taken up again."""
-    before = room.finished()
-    ended = room.study(len(before) + more)
-    after = room.finished()
-    assert ended.code == 0, ended.err[-500:]
-    assert len(after) == len(before) + more and before.items() <= after.items()
-
-
-def need_root() -> None:
-    if os.geteuid() != 0:
-        raise Skipped("needs root")
-
-
-@contextmanager
-def own_disk(room: Room, options: str) -> Iterator[Path]:
-    """The studies' folder as a filesystem of its own, with these mount options."""
-    need_root()
-    disk = room.folder / "studies"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk], check=True)
-    try:
-        yield disk
-    finally:
-        wait_until(lambda: not room.processes(), 15.0)
-        subprocess.run(["umount", "--lazy", disk], check=True)
-
-
 # What the study's storage does.
 
 
@@ -136,7 +63,7 @@ def _(room: Room) -> str:
         said = told(room.study(500, timeout_s=300.0), "full", "No space")
         finished = room.finished()
         assert finished, "nothing was finished before the disk was full"
-        subprocess.run(["mount", "-o", "remount,size=50m", disk], check=True)
+        privileged("mount", "-o", "remount,size=50m", str(disk))
         goes_on(room)
     return f"{said}; {len(finished)} trials kept, goes on with room"
 
@@ -164,6 +91,51 @@ def _(room: Room) -> str:
         file.seek(100)
         file.write(b"\xde\xad" * 4000)
     return told(room.study(2), "damaged", "malformed", "not a database")
+
+
+@case("database damaged while a study runs")
+def _(room: Room) -> str:
+    process = room.start(*room.study_arguments(20))
+    assert wait_until(lambda: len(room.finished()) >= 2, STUDY_S), "no trials ended"
+    log = room.database.with_name(room.database.name + "-wal")
+    for file in (room.database, log):
+        with file.open("r+b") as damaged:
+            damaged.seek(100)
+            damaged.write(b"\xde\xad" * ((file.stat().st_size - 100) // 2))
+    said = told(room.end(process), "damaged", "malformed", "not a database", "disk I/O")
+    told(room.study(21), "damaged", "malformed", "not a database", "disk I/O")
+    return said
+
+
+@case("disk full while calibrating")
+def _(room: Room) -> str:
+    (room.folder / "small.yaml").write_text(SPACE.replace("load: 50", "load: light"))
+    with own_disk(room, "size=4m") as disk:
+        process = room.start(*room.study_arguments(2))
+        assert wait_until(lambda: clients(room), STUDY_S), "no calibration began"
+        with suppress(OSError), (disk / "fill").open("wb", buffering=0) as fill:
+            while fill.write(b"x" * 4096):
+                pass
+        said = told(room.end(process), "full", "No space", codes=(1, 2))
+        (disk / "fill").unlink()
+        goes_on(room, 2)
+    return f"{said}; goes on with room"
+
+
+@case("folder read-only from the middle on")
+def _(room: Room) -> str:
+    switch = preload(room, READ_ONLY)
+    process = room.start(*room.study_arguments(20))
+    assert wait_until(lambda: len(room.finished()) >= 2, STUDY_S), "no trials ended"
+    before = room.finished()
+    switch.touch()
+    said = told(
+        room.end(process), "readonly", "Read-only", "disk I/O", "unable to open"
+    )
+    switch.unlink()
+    assert before.items() <= room.finished().items()
+    goes_on(room)
+    return f"{said}; goes on once it can be written to"
 
 
 @case("read-only folder")
@@ -194,44 +166,9 @@ def _(room: Room) -> str:
 # What the machine does.
 
 
-CLOCK = r"""
-#include <stdlib.h>
-#include <sys/syscall.h>
-#include <sys/time.h>
-#include <time.h>
-#include <unistd.h>
-static long offset_s(void) {
-    const char *file = getenv("CLOCK_SET_BACK");
-    return file && access(file, F_OK) == 0 ? -86400 : 0;
-}
-int clock_gettime(clockid_t clock, struct timespec *now) {
-    int failed = syscall(SYS_clock_gettime, clock, now);
-    if (!failed && clock == CLOCK_REALTIME) now->tv_sec += offset_s();
-    return failed;
-}
-int gettimeofday(struct timeval *now, void *zone) {
-    int failed = syscall(SYS_gettimeofday, now, zone);
-    if (!failed) now->tv_sec += offset_s();
-    return failed;
-}
-time_t time(time_t *out) {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    if (out) *out = now.tv_sec;
-    return now.tv_sec;
-}
-"""
-"""A wall clock that is a day behind once the file CLOCK_SET_BACK is there; nobody else's changes."""
-
-
 @case("clock set back a day")
 def _(room: Room) -> str:
-    if shutil.which("cc") is None:
-        raise Skipped("needs a C compiler")
-    source, library, moved = (room.folder / n for n in ("clock.c", "clock.so", "moved"))
-    source.write_text(CLOCK)
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
-    room.environment |= {"LD_PRELOAD": str(library), "CLOCK_SET_BACK": str(moved)}
+    moved = preload(room, CLOCK_SET_BACK)
     process = room.start(*room.study_arguments(4))
     assert wait_until(lambda: len(room.finished()) >= 1, STUDY_S), "no trial ended"
     moved.touch()
@@ -247,38 +184,27 @@ def _(room: Room) -> str:
         'ip link set lo up && echo "40000 40001" > /proc/sys/net/ipv4/ip_local_port_range && '
         'exec "$@"'
     )
+    privileged("unshare", "--net", "true")
     ended = room.study(1, before=("unshare", "--net", "sh", "-c", narrow, "sh"))
     if ended.code == 0:
         return reasons(room, ended, "start_failed", "start_timeout", "no_answers", "client_failed",
                        "errors", "internal")
-    return told(ended, "port", "Address already in use", code=2)
+    return told(ended, "port", "Address already in use", codes=(2,))
 
 
 @case("SIGTERM while starting")
 def _(room: Room) -> str:
     process = room.start(*room.study_arguments(2))
     time.sleep(1.5)
-    return _terminated(room, process)
+    return terminated(room, process)
 
 
 @case("SIGTERM while calibrating")
 def _(room: Room) -> str:
     (room.folder / "small.yaml").write_text(SPACE.replace("load: 50", "load: light"))
     process = room.start(*room.study_arguments(2))
-    assert wait_until(
-        lambda: any("tuner.load.client" in " ".join(p.cmdline()) for p in room.processes()), STUDY_S
-    )
-    return _terminated(room, process)
-
-
-def _terminated(room: Room, process: subprocess.Popen[str]) -> str:
-    process.send_signal(signal.SIGTERM)
-    ended = room.end(process, 30.0)
-    assert "Traceback" not in ended.err, ended.err[-2000:]
-    assert ended.code in (130, -signal.SIGTERM), f"exit code {ended.code}: {ended.err[-300:]}"
-    assert not room.left(), room.left()
-    goes_on(room)
-    return f"exit code {ended.code}, goes on"
+    assert wait_until(lambda: clients(room), STUDY_S)
+    return terminated(room, process)
 
 
 @case("load client killed")
@@ -286,10 +212,10 @@ def _(room: Room) -> str:
     process = room.start(*room.study_arguments(3))
 
     def kill_clients() -> bool:
-        for client in room.processes():
-            if "tuner.load.client" in " ".join(client.cmdline()):
-                time.sleep(0.3)
-                client.kill()
+        for client in clients(room):
+            time.sleep(0.3)
+            with suppress(ProcessLookupError):
+                os.kill(client, signal.SIGKILL)
         return bool(room.finished())
 
     # On a busy machine a stage is repeated once: so the whole first trial long.
@@ -297,6 +223,27 @@ def _(room: Room) -> str:
     said = reasons(room, room.end(process), None, "client_failed")
     assert "client_failed" in said, said
     return said + ", 3 trials"
+
+
+@case("load client hangs")
+def _(room: Room) -> str:
+    process = room.start(*room.study_arguments(2))
+    stopped: set[int] = set()
+
+    def stop_clients() -> bool:
+        for client in clients(room):
+            if client not in stopped:
+                time.sleep(0.3)
+                with suppress(ProcessLookupError):
+                    os.kill(client, signal.SIGSTOP)
+                stopped.add(client)
+        return bool(room.finished())
+
+    assert wait_until(stop_clients, 3 * STUDY_S), "the first trial did not end"
+    # It lags before it is seen not to answer.
+    said = reasons(room, room.end(process), None, "client_failed", "client_limited")
+    assert "client_" in said, said
+    return said + ", 2 trials"
 
 
 # What the server does.
@@ -326,6 +273,11 @@ def _(room: Room) -> str:
 @case("server answers garbage")
 def _(room: Room) -> str:
     return bad(room, "garbage", "start_timeout")
+
+
+@case("server answers garbage once it was ready")
+def _(room: Room) -> str:
+    return bad(room, "spoils", "overloaded", "errors", "no_answers")
 
 
 @case("server dies")
