@@ -50,11 +50,16 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_a_worker_does_what_is_left_of_the_trials(url: str) -> None:
+def test_a_worker_does_what_is_left_of_the_trials(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNER_HOST", "node-7")
     kept = store.Store.open(url, "s")
     kept.put(_arms.FACT, {**kept.get(_arms.FACT), "trials": 5})
     assert worker(url, "--objective", QUICK) == 0
     assert sum(r.is_finished for r in kept.records()) == 5
+    hosts = [(r.attributes["machine"]["host"], r.attributes["owner"]["host"]) for r in kept.records()]
+    assert hosts[2:] == [("node-7", "node-7")] * 3
 
 
 def test_other_hardware_is_refused(

@@ -53,6 +53,7 @@ def test_every_pod_gets_a_node_of_its_own_and_the_url_from_a_secret(job: dict) -
     (container,) = pod["spec"]["containers"]
     environment = {e["name"]: e for e in container["env"]}
     assert "secretKeyRef" in environment["TUNER_STORAGE"]["valueFrom"]
+    assert environment["TUNER_HOST"]["valueFrom"]["fieldRef"]["fieldPath"] == "spec.nodeName"
     assert "postgresql://" not in str(container)
     assert container["resources"]["requests"] == container["resources"]["limits"]
 

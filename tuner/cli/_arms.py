@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import re
-import socket
 import sys
 import zlib
 from collections.abc import Callable, Mapping
@@ -93,6 +92,7 @@ def build(
     from tuner import machine as machines
     from tuner import propose, store, study
     from tuner.propose.repeating import RepeatingProposer
+    from tuner.store.owner import host
 
     sources = [source(reference, space) for reference in plan.sources]
 
@@ -103,7 +103,7 @@ def build(
         repeats = space.settings.repeats
         return RepeatingProposer(made, repeats) if repeats > 1 else made
 
-    here = {"machine": {"host": socket.gethostname(), **machines.describe()}}
+    here = {"machine": {"host": host(), **machines.describe()}}
     arms = []
     for levels in combinations(space):
         environment = {

@@ -8,10 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+HOST = "TUNER_HOST"
+"""This machine's name where its own says nothing, as a pod's does: the node's."""
+
+
+def host() -> str:
+    """The name by which this machine is recorded."""
+    return os.environ.get(HOST) or socket.gethostname()
+
 
 def this_process() -> dict[str, Any]:
     return {
-        "host": socket.gethostname(),
+        "host": host(),
         "pid": os.getpid(),
         "started": _start_ticks(os.getpid()),
         "boot": _boot(),
