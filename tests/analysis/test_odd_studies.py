@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 from tests.study.conftest import measured
 from tuner import store
 from tuner.cli import main
+from tuner.cli.pareto import limit
 from tuner.measurement import Configuration, Failure, Measurement, Outcome
 from tuner.space_file import parse
 
@@ -183,3 +185,56 @@ def test_a_net_energy_that_cannot_be_told_from_nothing_fails_with_its_reason(
     assert found["trials"]["failed"] == {"energy_unresolved": 2}
     assert [m["trial"] for m in found["front"]] == [0]
     assert "-0.2 J above idle" in store.load_records(file)[1].message
+
+
+def test_pareto_takes_other_objectives_limits_and_a_reference(
+    make: Callable[..., str], tuner: Callable[..., Printed], tmp_path: Path
+) -> None:
+    """Threads 1, 2, 3 without and with batching: p99 100, 50, 33 ms, 0.1 or 0.2 J a thread."""
+    file = make(ordinary, 6)
+    own = json.loads(tuner("pareto", file, "--json")[1])
+    assert own["hypervolume"]["reference"] == pytest.approx(
+        {"latency_p99_ms": 100, "energy_per_request_j": 0.6}
+    )
+    assert own["hypervolume"]["value"] == pytest.approx(50 / 3 * 0.3 + 50 * 0.4)
+    told = ["pareto", file, "--objectives", "energy_per_request_j,latency_p99_ms,throughput_rps",
+            "--limit", "latency_p99_ms<=60", "--limit", "throughput_rps >= 10"]
+    found = json.loads(tuner(*told, "--json", "--reference", "1,100,0")[1])
+    assert [m["trial"] for m in found["front"]] == [2, 4]
+    assert [(o["name"], o["direction"]) for o in found["objectives"]] == [
+        ("energy_per_request_j", "minimize"), ("latency_p99_ms", "minimize"),
+        ("throughput_rps", "maximize"),
+    ]
+    assert found["limits"] == ["latency_p99_ms <= 60", "throughput_rps >= 10"]
+    assert found["hypervolume"]["value"] == pytest.approx(25 * (0.8 * 50 + 0.7 * 50 / 3))
+    printed = tuner(*told)[1]
+    assert "within latency_p99_ms <= 60, throughput_rps >= 10" in printed
+    assert "hypervolume: " in printed and "reference point energy_per_request_j 0.6" in printed
+    none = tuner("pareto", file, "--limit", "latency_p99_ms<=1")[1]
+    assert "No trial is within latency_p99_ms <= 1" in none
+    empty = json.loads(tuner("pareto", file, "--limit", "latency_p99_ms<=1", "--json")[1])
+    assert empty["hypervolume"] == {"value": None, "reference": None}
+    plot = tmp_path / "two.png"
+    two = ["--objectives", "latency_p99_ms,throughput_rps", "--plot", str(plot)]
+    assert tuner("pareto", file, *two)[0] == 0 and plot.stat().st_size > 5_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--objectives", "latency_p42_ms"], "'latency_p42_ms'"),
+        (["--limit", "latency_p42_ms<=1"], "'latency_p42_ms'"),
+        (["--reference", "1"], "1 numbers, there are 2 objectives"),
+    ],
+)
+def test_wrong_use_of_pareto_ends_in_one_line(
+    make: Callable[..., str], tuner: Callable[..., Printed], arguments: list[str], says: str
+) -> None:
+    code, _, error = tuner("pareto", make(ordinary, 2), *arguments)
+    assert code == 2 and says in error
+
+
+@pytest.mark.parametrize("text", ["latency_p99_ms=5", "latency_p99_ms<=nan", "<=5", "a<=b"])
+def test_a_limit_that_is_none_says_what_one_looks_like(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="like 'latency_p99_ms<=50'"):
+        limit(text)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuner.analysis.fronts import front_hypervolume, mark_front
+from tuner.analysis.fronts import front_hypervolume, mark_front, worst_point
 from tuner.analysis.pareto import hypervolume, knee, membership_probability, non_dominated
 from tuner.analysis.plots import pareto_figure
 from tuner.errors import TableError
@@ -180,6 +180,30 @@ def test_the_figure_shows_every_trial_and_names_units(trials: pd.DataFrame) -> N
         "Pareto front (3)",
         "knee",
     }
+
+
+def test_the_figure_draws_a_maximised_objectives_front_from_its_best_member_on(
+    trials: pd.DataFrame,
+) -> None:
+    names = ["latency_p99_ms", "throughput_rps"]
+    figure = pareto_figure(trials, names, maximise=["throughput_rps"])
+    (step,) = [line for line in figure.axes[0].lines if line.get_drawstyle() == "steps-post"]
+    # Minimised, 12 ms at 50 requests/s would be a member and 30 ms at 99 would not.
+    assert step.get_xydata().tolist() == [[10, 50], [20, 90], [30, 99]]
+    figure = pareto_figure(trials, names[::-1], maximise=["throughput_rps"])
+    (step,) = [line for line in figure.axes[0].lines if line.get_drawstyle() == "steps-post"]
+    assert step.get_xydata().tolist() == [[99, 30], [90, 20], [50, 10]]
+
+
+def test_hypervolume_of_a_maximised_objective_counts_what_lies_above_the_reference(
+    trials: pd.DataFrame,
+) -> None:
+    names = ["latency_p99_ms", "throughput_rps"]
+    maximise = ["throughput_rps"]
+    # Members (10, 50), (20, 90), (30, 99) against (40, 40): steps of 10 ms each.
+    found = front_hypervolume(trials, names, [40, 40], maximise=maximise)
+    assert found == pytest.approx(10 * 10 + 10 * 50 + 10 * 59)
+    assert worst_point(trials, names, maximise=maximise) == [30, 50]
 
 
 def test_a_figure_leaves_no_pyplot_state() -> None:

@@ -76,9 +76,29 @@ def mark_front(
 
 
 def front_hypervolume(
-    table: pd.DataFrame, objectives: Sequence[str], reference: Sequence[float]
+    table: pd.DataFrame,
+    objectives: Sequence[str],
+    reference: Sequence[float],
+    *,
+    maximise: Collection[str] = (),
 ) -> float:
-    """Hypervolume of the valid rows of a table, every objective minimised."""
+    """Hypervolume between the valid rows of a table and a reference point, in the objectives' units.
+
+    ``maximise`` names the objectives where more is better; ``reference`` is in the units of the
+    table, not negated.
+    """
     rows = valid_rows(table, objectives)
-    values = np.column_stack([numbers(table, name)[rows] for name in objectives])
-    return hypervolume(values, np.asarray(reference, dtype=float))
+    signs = np.array([-1.0 if name in maximise else 1.0 for name in objectives])
+    values = np.column_stack([numbers(table, name)[rows] for name in objectives]) * signs
+    return hypervolume(values, np.asarray(reference, dtype=float) * signs)
+
+
+def worst_point(
+    table: pd.DataFrame, objectives: Sequence[str], *, maximise: Collection[str] = ()
+) -> list[float]:
+    """The worst value of each objective among the valid rows, the usual reference; needs one row."""
+    rows = valid_rows(table, objectives)
+    return [
+        float((np.min if name in maximise else np.max)(numbers(table, name)[rows]))
+        for name in objectives
+    ]

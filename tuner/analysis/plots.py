@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,19 +25,20 @@ def pareto_figure(
     objectives: Sequence[str] = DEFAULT_OBJECTIVES,
     *,
     heading: str | None = None,
-    limits: dict[str, float] | None = None,
+    maximise: Collection[str] = (),
+    limits: Mapping[str, float] | None = None,
 ) -> Figure:
-    """Every trial of a study in the plane of two objectives, both minimised.
+    """Every trial of a study in the plane of two objectives, minimised unless in ``maximise``.
 
     Valid trials are dots; trials that failed but were measured, or that miss a service level, are
     crosses; trials without a measurement are counted in the legend, since they have no place in
-    the plane. The front is a step line (what lies to its upper right is dominated), its members
+    the plane. The front is a step line (what lies on its worse side is dominated), its members
     carry their stored 95 % intervals, the knee is a star. ``table`` as ``fronts.mark_front``
     wants it; more than two objectives raise TableError.
     """
     if len(objectives) != 2:
         raise TableError(f"a front is drawn for two objectives, not {len(objectives)}")
-    marked = mark_front(table, objectives, limits=limits, draws=1)
+    marked = mark_front(table, objectives, maximise=maximise, limits=limits, draws=1)
     x, y = (numbers(marked, name) for name in objectives)
     usable, front = marked["usable"].to_numpy(), marked["on_front"].to_numpy()
     placed = np.isfinite(x) & np.isfinite(y)
@@ -53,7 +54,7 @@ def pareto_figure(
     if unplaced:
         axis.plot([], [], "x", color=MUTED, alpha=0.5, label=f"without a measurement ({unplaced})")
     if front.any():
-        _draw_front(axis, marked, objectives)
+        _draw_front(axis, marked, objectives, maximise)
     _zoom(axis, x[usable], y[usable])
     axis.set_xlabel(label(objectives[0]))
     axis.set_ylabel(label(objectives[1]))
@@ -62,8 +63,12 @@ def pareto_figure(
     return figure
 
 
-def _draw_front(axis: Axes, marked: pd.DataFrame, objectives: Sequence[str]) -> None:
-    front = marked[marked["on_front"]].sort_values(list(objectives))
+def _draw_front(
+    axis: Axes, marked: pd.DataFrame, objectives: Sequence[str], maximise: Collection[str]
+) -> None:
+    # The best first: from there on a step keeps the second objective until the next member.
+    rising = [name not in maximise for name in objectives]
+    front = marked[marked["on_front"]].sort_values(list(objectives), ascending=rising)
     x, y = (numbers(front, name) for name in objectives)
     errors = []
     for name, value in zip(objectives, (x, y)):

@@ -5,25 +5,37 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tuner.cli import _format
-from tuner.cli._pareto_notes import pareto_notes
-from tuner.errors import StudyError
+from tuner.cli._pareto_text import members, text
+from tuner.cli._references import names
+from tuner.errors import StudyError, UsageError
 from tuner.measurement import METRICS, interval_names
 
 HELP = "the configurations of a study worth choosing: table, JSON, plot"
 
-SHOWN = ("latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "throughput_rps",
-         "energy_per_request_j", "error_rate")
-MOST_COLUMNS = 6
-"""Fronts of more members are printed with one member a line."""
+_LIMIT = re.compile(r"\s*([A-Za-z_]\w*)\s*(<=|>=)\s*(\S+)\s*")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", metavar="STUDY", help="a study's name, FILE.db or FILE.db:NAME")
     parser.add_argument("--storage", metavar="URL", help="default: sqlite:///studies/<STUDY>.db")
+    parser.add_argument(
+        "--objectives", type=names, metavar="A,B",
+        help="metrics that span the front (default: the study's own)",
+    )
+    parser.add_argument(
+        "--limit", action="append", default=[], type=limit, metavar="CONDITION",
+        help="a service level, like 'latency_p99_ms<=50' or 'throughput_rps>=100'; repeatable",
+    )
+    parser.add_argument(
+        "--reference", type=_numbers, metavar="X,Y",
+        help="reference point of the hypervolume, a value for each objective (default: the worst "
+             "usable configuration's in each)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw all trials and the front")
 
@@ -31,8 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from tuner import store
 
-    url, names = store.locate(args.study, args.storage)
-    fronts = [front(store.Store.open(url, name)) for name in names]
+    url, held = store.locate(args.study, args.storage)
+    fronts = [
+        front(store.Store.open(url, name), args.objectives, args.limit, args.reference)
+        for name in held
+    ]
     if args.json:
         described = [describe(f) for f in fronts]
         print(json.dumps(described[0] if len(described) == 1 else described, indent=2))
@@ -51,41 +66,86 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def front(study: Any) -> Any:
+def limit(text: str) -> tuple[str, str, float]:
+    """Metric, ``<=`` or ``>=``, and bound of a service level as a user writes it."""
+    match = _LIMIT.fullmatch(text)
+    try:
+        if match is None or not math.isfinite(bound := float(match[3])):
+            raise ValueError
+        return match[1], match[2], bound
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} should be a metric, <= or >=, and a number, like 'latency_p99_ms<=50'"
+        ) from None
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        found = [float(part) for part in text.split(",")]
+        if not all(map(math.isfinite, found)):
+            raise ValueError
+        return found
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} should be numbers, like 50,0.2") from None
+
+
+def front(
+    study: Any,
+    objectives: Sequence[str] | None = None,
+    limits: Sequence[tuple[str, str, float]] = (),
+    reference: Sequence[float] | None = None,
+) -> Any:
     """The study's table with its front marked (see ``analysis.fronts.mark_front``).
 
     One row a configuration: repeats are pooled, and a longer measurement (``tuner measure``) stands
-    for them, see ``analysis.repeats.pool``.
+    for them, see ``analysis.repeats.pool``. ``attrs`` holds the ``objectives`` with their
+    ``directions`` (the study's own unless told), the ``limits`` and the ``hypervolume`` with its
+    ``reference``, one value an objective (``None`` where nothing is usable).
 
     Raises:
         StudyError: energies measured in several ways, which no front may hold together.
+        UsageError: a reference of another length than the objectives.
+        TableError: a metric that the study does not hold.
     """
     from tuner import store
     from tuner.analysis.energy import refuse_mixed
-    from tuner.analysis.fronts import mark_front
+    from tuner.analysis.fronts import front_hypervolume, mark_front, worst_point
     from tuner.analysis.recording import sisters
     from tuner.analysis.repeats import pool
+    from tuner.analysis.tables import numbers, require
 
     trials = store.table_of(study)
-    objectives = trials.attrs["objectives"]
+    own = dict(zip(trials.attrs["objectives"], trials.attrs["directions"], strict=True))
+    objectives = list(dict.fromkeys(objectives or own))
+    require(trials, [*objectives, *(metric for metric, _, _ in limits)])
+    if reference is not None and len(reference) != len(objectives):
+        raise UsageError(
+            f"--reference holds {len(reference)} numbers, there are {len(objectives)} objectives: "
+            f"{', '.join(objectives)}"
+        )
     table = pool(trials, lambda: sisters(study.url, study.name))
-    refuse_mixed(table, objectives)
+    refuse_mixed(table, [*objectives, *(metric for metric, _, _ in limits)])
     table.attrs["counts"] = counts(trials, table)
     table["measured"] = table["valid"]
     table["valid"] = table["feasible"].astype(bool)
-    maximise = [
-        o for o, d in zip(objectives, table.attrs["directions"], strict=True) if d == "maximize"
+    directions = [
+        own.get(o) or (METRICS[o].direction if o in METRICS else "minimize") for o in objectives
     ]
+    maximise = [o for o, d in zip(objectives, directions, strict=True) if d == "maximize"]
+    for metric, sign, bound in limits:
+        value = numbers(table, metric)
+        table["valid"] &= value <= bound if sign == "<=" else value >= bound
     marked = mark_front(table, objectives, maximise=maximise)
     marked.attrs.update(table.attrs)
+    usable, volume = marked[marked["usable"]], None
+    if len(usable):
+        reference = reference or worst_point(usable, objectives, maximise=maximise)
+        volume = front_hypervolume(usable, objectives, reference, maximise=maximise)
+    marked.attrs.update(
+        objectives=objectives, directions=directions, hypervolume=volume, reference=reference,
+        limits=[f"{metric} {sign} {bound:g}" for metric, sign, bound in limits],
+    )
     return marked
-
-
-def members(marked: Any) -> Any:
-    """The front's rows, best in the first objective first."""
-    first = marked.attrs["objectives"][0]
-    rising = marked.attrs["directions"][0] == "minimize"
-    return marked[marked["on_front"]].sort_values(first, ascending=rising)
 
 
 def describe(marked: Any) -> dict[str, Any]:
@@ -130,6 +190,11 @@ def describe(marked: Any) -> dict[str, Any]:
             {"name": o, "direction": d, "unit": METRICS[o].unit if o in METRICS else ""}
             for o, d in zip(attrs["objectives"], attrs["directions"], strict=True)
         ],
+        "limits": list(attrs["limits"]),
+        "hypervolume": {
+            "value": attrs["hypervolume"],
+            "reference": attrs["reference"] and dict(zip(attrs["objectives"], attrs["reference"])),
+        },
         "energy_source": attrs["energy_source"] or None,
         "energy_method": attrs["environment"].get("energy_method"),
         "trials": marked.attrs["counts"],
@@ -152,76 +217,6 @@ def counts(trials: Any, pooled: Any) -> dict[str, Any]:
     }
 
 
-def text(marked: Any) -> str:
-    """The front as a table for a person."""
-    from tabulate import tabulate
-
-    attrs, found = marked.attrs, members(marked)
-    told = attrs["counts"]
-    failed = ", ".join(f"{k} {v}" for k, v in told["failed"].items())
-    lines = [
-        f"Study {attrs['name']}: {told['finished']} trials finished"
-        + (f" of {told['configurations']} configurations"
-           if told["configurations"] < told["finished"] else "")
-        + f", {told['feasible']} feasible"
-        + (f", {told['beyond_a_constraint']} beyond a constraint"
-           if told["beyond_a_constraint"] else "")
-        + (f", failed: {failed}" if failed else "")
-    ]
-    if found.empty:
-        return "\n".join([*lines, "No trial is feasible yet: nothing to choose from."])
-    goals = " and ".join(f"{d} {o}" for o, d in zip(attrs["objectives"], attrs["directions"]))
-    lines.append(f"Pareto set ({goals}); * marks the knee, [] 95 % intervals:")
-    rows = []
-    shown = [m for m in SHOWN if m in found.columns]
-    knobs = [k for k in attrs["parameters"] if found[k].notna().any()]
-    for _, row in found.iterrows():
-        rows.append(
-            [f"{int(row['number'])}{'*' if row['knee'] else ''}"]
-            + [_format.number(row[m]) + _bounds(row, m, attrs["objectives"]) for m in shown]
-            + [f"{row['front_probability']:.0%}{'?' if row['interval_unknown'] else ''}"]
-            + [_format.configuration({k: row[k]}).partition("=")[2]
-               if row[k] is not None and row[k] == row[k] else "-" for k in knobs]
-        )
-    headers = ["trial", *(_short(m) for m in shown), "P(front)", *knobs]
-    # A column for each member reads well on a narrow terminal; a long front goes down the page.
-    if len(rows) <= MOST_COLUMNS:
-        table = [list(line) for line in zip(headers, *rows, strict=True)]
-        lines.append(tabulate(table[1:], headers=table[0], disable_numparse=True,
-                              colalign=("left", *["right"] * len(rows))))
-    else:
-        lines.append(tabulate(rows, headers=headers, disable_numparse=True, stralign="right"))
-    source = attrs["energy_source"]
-    if source:
-        named = source if isinstance(source, str) else ", ".join(source)
-        lines.append(f"energy source: {named} ({attrs['environment'].get('energy_method', '?')})")
-    return "\n".join([*lines, *pareto_notes(found)])
-
-
-def _bounds(row: Any, metric: str, objectives: list[str]) -> str:
-    """`` [9.1–11.4]``, the 95 % interval of a metric; of an objective also that it is unknown.
-
-    A question mark stands behind an upper bound that is a guess.
-    """
-    if metric in row["interval_unknown"]:
-        return " [unknown]"
-    if metric not in objectives and metric != "latency_p99_ms":
-        return ""
-    low, high = (row.get(name) for name in interval_names(metric))
-    if low is None or math.isnan(low):
-        return ""
-    guess = "?" if metric in row["interval_open"] else ""
-    return f" [{_format.number(low)}–{_format.number(high)}{guess}]"
-
-
-def _short(name: str) -> str:
-    unit = METRICS[name].unit
-    plain = {"latency_p50_ms": "p50", "latency_p95_ms": "p95", "latency_p99_ms": "p99",
-             "throughput_rps": "throughput", "energy_per_request_j": "energy/request",
-             "error_rate": "error rate"}[name]
-    return f"{plain} ({unit})" if unit else plain
-
-
 def draw(marked: Any, file: Path) -> None:
     """Write the plot. Raises StudyError where the file cannot be written."""
     from tuner.analysis.plots import pareto_figure
@@ -230,10 +225,14 @@ def draw(marked: Any, file: Path) -> None:
     table.attrs.update(marked.attrs)
     objectives = table.attrs["objectives"]
     if len(objectives) != 2:
-        raise StudyError(f"a plot needs two objectives, this study has {len(objectives)}")
+        raise StudyError(
+            f"a plot needs two objectives, there are {len(objectives)}; name two with --objectives"
+        )
+    maximise = [o for o, d in zip(objectives, table.attrs["directions"]) if d == "maximize"]
     try:
         method = table.attrs["environment"].get("energy_method", "")
         heading = f"{table.attrs['name']} (energy: {method} by {table.attrs['energy_source']})"
-        pareto_figure(table, objectives, heading=heading).savefig(file, dpi=150)
+        drawn = pareto_figure(table, objectives, heading=heading, maximise=maximise)
+        drawn.savefig(file, dpi=150)
     except (OSError, ValueError) as error:
         raise StudyError(f"{file} cannot be written: {error}") from None
