@@ -8,7 +8,13 @@ import pandas as pd
 import pytest
 
 import tuner.store
-from tuner.analysis.borrow import correlation_table, cost_table, model_costs, option_changes
+from tuner.analysis.borrow import (
+    correlation_table,
+    cost_table,
+    effect_costs,
+    model_costs,
+    option_changes,
+)
 from tuner.analysis.environments import Environment
 from tuner.analysis.loader import Loader
 from tuner.analysis.regret import borrowed_front, price_of_borrowing
@@ -103,6 +109,19 @@ def test_costs_of_the_dnn_explain_the_best_response() -> None:
     assert np.isnan(two["with_best"].item())
 
 
+def test_an_options_effect_is_set_against_the_dnns_costs_from_four_dnns_on() -> None:
+    tables = {f"n{k}": study(f"n{k}", 4 - 2 * k, 10.0**k) for k in range(4)}
+    tables["n0 again"] = tables["n0"].copy()
+    loader = Loader(
+        read_study=lambda name, storage=None: tables[name], response="latency_p99_ms"
+    )
+    found = effect_costs(loader.load(list(tables))).set_index("option")
+    assert found.loc["batching", ["cost", "dnns"]].tolist() == ["model.flops_per_inference", 4]
+    assert found.loc["batching", "spearman"] == pytest.approx(-1)
+    three = effect_costs(loader.load(["n0", "n0 again", "n1", "n2"]))
+    assert (three["dnns"] == 3).all() and three["spearman"].isna().all()
+
+
 def test_costs_are_found_wherever_the_record_keeps_them() -> None:
     record = {"a": {"flops_per_inference": 3, "name": "x"}, "bytes": 2.5, "trained_bytes": True}
     assert model_costs(record) == {"a.flops_per_inference": 3, "bytes": 2.5}
@@ -125,7 +144,9 @@ def test_borrow_reports_every_pair(
     assert found["pairs"][0]["price"]["latency_p99_ms"]["regret_pct"] == pytest.approx(200)
     assert plot.stat().st_size > 5_000
     assert main(["borrow", "small", "large"]) == 0
-    assert "batching: sign" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "batching: sign" in printed and "none: 2 DNNs, it takes 4" in printed
+    assert {row["spearman"] for row in found["effects"]["latency_p99_ms"]} == {None}
 
 
 def test_borrow_refuses_energies_of_two_sources_and_a_single_study(

@@ -18,13 +18,15 @@ from tuner.analysis.cart import tree_importance
 from tuner.analysis.correlation import pearson, spearman
 from tuner.analysis.environments import Environment, compare
 from tuner.analysis.influence import Influence, influences
-from tuner.analysis.options import codes
+from tuner.analysis.options import codes, describe_options
 from tuner.analysis.regret import SURE, side
 from tuner.analysis.resample import redrawn
 
 Floats = NDArray[np.float64]
 
 DRAWS = 100
+MINIMUM_DNNS = 4
+_EXPLAINING = re.compile(r"flops|operations|bytes|batch_efficiency")
 _COSTS = re.compile(r"flops|operations|parameters|bytes|batch_efficiency|ms_per_row\.1$")
 
 
@@ -129,6 +131,42 @@ def model_costs(environment: Mapping[str, Any]) -> dict[str, float]:
 
     walk(environment, "")
     return found
+
+
+def effect_costs(environments: Sequence[Environment]) -> pd.DataFrame:
+    """Which option's effect goes with which cost of the DNN: operations, bytes, batch efficiency.
+
+    Each environment tells the options' effects (as ``option_changes``, on its own valid rows); of
+    several environments of one DNN the median counts. Columns ``option``, ``cost``, ``dnns`` (how
+    many tell both) and ``spearman`` over them; NaN below four, where a rank correlation says
+    nothing, and without spread.
+    """
+    told: dict[str, dict[str, list[float]]] = {}
+    costs: dict[str, dict[str, float]] = {}
+    for environment in environments:
+        record = environment.table.attrs.get("environment") or {}
+        name = str(record.get("model") or environment.label)
+        costs[name] = {c: v for c, v in model_costs(record).items() if _EXPLAINING.search(c)}
+        rows = environment.usable
+        if not rows.any():
+            continue
+        table, values = environment.table[rows], environment.values[rows]
+        options = describe_options(table, environment.options)
+        found = _effects(influences(table, options, values), values)
+        for option, effect in zip(environment.options, found):
+            if np.isfinite(effect):
+                told.setdefault(option, {}).setdefault(name, []).append(float(effect))
+    relations = []
+    for option, effects in told.items():
+        for cost in dict.fromkeys(c for held in costs.values() for c in held):
+            known = [name for name in effects if cost in costs[name]]
+            relation = None
+            if len(known) >= MINIMUM_DNNS:
+                relation = spearman([costs[n][cost] for n in known],
+                                    [float(np.median(effects[n])) for n in known])
+            relations.append((option, cost, len(known), relation))
+    frame = pd.DataFrame(relations, columns=["option", "cost", "dnns", "spearman"])
+    return frame.astype({"spearman": float})
 
 
 def cost_table(environments: Sequence[Environment]) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -7,7 +7,13 @@ import json
 import math
 from typing import Any
 
-from tuner.analysis.borrow import correlation_table, cost_table, option_changes
+from tuner.analysis.borrow import (
+    MINIMUM_DNNS,
+    correlation_table,
+    cost_table,
+    effect_costs,
+    option_changes,
+)
 from tuner.analysis.energy import check_energy
 from tuner.analysis.environments import Environment
 from tuner.analysis.fronts import DEFAULT_OBJECTIVES
@@ -113,6 +119,10 @@ def _document(by_objective: dict[str, list[Environment]], labels: list[str]) -> 
             name: correlation_table(found).to_dict(orient="records")
             for name, found in by_objective.items()
         },
+        "effects": {
+            name: effect_costs(found).to_dict(orient="records")
+            for name, found in by_objective.items()
+        },
         "costs": {
             name: {
                 "studies": table.reset_index().to_dict(orient="records"),
@@ -162,6 +172,20 @@ def _print(document: dict[str, Any], objectives: list[str]) -> None:
             if records:
                 print(f"\n{title}{name}")
                 print(aligned([list(records[0]), *(list(r.values()) for r in records)]))
+    _print_effects(document["effects"])
+
+
+def _print_effects(effects: dict[str, list[dict[str, Any]]]) -> None:
+    """Options whose effect goes with a cost of the DNN, the closest first."""
+    for name, rows in effects.items():
+        known = [row for row in rows if not math.isnan(row["spearman"])]
+        print(f"\noptions' effects on {name} and the DNN's costs, rank correlation over DNNs")
+        if known:
+            known.sort(key=lambda row: -abs(row["spearman"]))
+            print(aligned([list(known[0]), *(list(row.values()) for row in known)]))
+        else:
+            most = max((row["dnns"] for row in rows), default=0)
+            print(f"  none: {most} DNNs, it takes {MINIMUM_DNNS}")
 
 
 def _regret(price: dict[str, Any]) -> str:
