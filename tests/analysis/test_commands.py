@@ -102,6 +102,60 @@ def test_model_reports_error_by_trials_and_when_it_is_good(
     assert {point["model"] for point in found["curve"]} == {"stepwise", "tree"}
 
 
+def test_model_tells_what_it_learned_and_that_the_noise_is_unknown(
+    bench: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["model", f"{bench}:t_y", "--models", "tree", "--repeats", "1"]
+    assert main(arguments) == 0
+    assert "noise floor unknown" in capsys.readouterr().out
+    for flag, learned in (([], "logarithm"), (["--linear"], "response")):
+        assert main([*arguments, *flag, "--json"]) == 0
+        (found,) = json.loads(capsys.readouterr().out)
+        assert found["learned"] == learned and found["noise_floor_mape"] is None
+
+
+def test_effects_replace_importances_where_a_forest_has_too_few_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pd.DataFrame(list(product([0, 1], repeat=4))[:12], columns=list("abcd"))
+    table["t"] = 10 * 2.0 ** table["a"]
+    file = tmp_path / "few.csv"
+    table.to_csv(file, index=False)
+    assert main(["importance", f"{file}:t", "--options", "a,b,c,d,e"]) == 2
+    assert main(["importance", f"{file}:t", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["note"] is None
+    table["e"] = [0, 1] * 6
+    table.to_csv(file, index=False)
+    assert main(["importance", f"{file}:t"]) == 0
+    assert "importances mean nothing here; --effects" in capsys.readouterr().out
+    assert main(["importance", f"{file}:t", "--effects", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    told = {row["option"]: row["effect"] for row in found["effects"]}
+    assert told["a"] == pytest.approx(100) and told["b"] == pytest.approx(0, abs=1e-9)
+    assert found["unit"] == "%" and found["error_from"] == "residuals"
+    assert main(["importance", f"{file}:t", "--effects"]) == 0
+    assert "not told from" in capsys.readouterr().out
+    assert main(["importance", f"{file}:t", "--effects", "--plot", "p.png"]) == 2
+
+
+def test_rows_that_differ_only_in_numbers_not_taken_as_options_are_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pd.DataFrame(list(product([0, 1], [0, 1], [1, 2, 4], range(8))), columns=[*"abcd"])
+    table["t"] = np.arange(len(table)) + 1.0
+    file = tmp_path / "knobs.csv"
+    table.to_csv(file, index=False)
+    arguments = ["transfer", "--source", f"{file}:t", "--target", f"{file}:t"]
+    assert main(arguments) == 0
+    said = capsys.readouterr().err
+    assert "96 rows are 4 configurations of the columns taken as options (a, b)" in said
+    assert "c, d look like options too" in said
+    assert main([*arguments, "--options", "a,b,c,d"]) == 0
+    assert not capsys.readouterr().err
+    table[["a", "b", "t"]].to_csv(file, index=False)  # nothing left that tells the rows apart
+    assert main(arguments) == 0 and not capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments,says",
     [

@@ -104,6 +104,16 @@ def test_partial_dependence_follows_the_response() -> None:
     assert abs(found["idle", 1] - found["idle", 0]) < 0.1
 
 
+def test_a_forest_learns_the_logarithm_so_overload_does_not_hide_the_rest() -> None:
+    # One combination in sixteen is overloaded; everywhere else size alone decides.
+    calm = np.exp(0.7 * np.log2(TABLE["size"].astype(float)))
+    jam = (TABLE["big"] == 1) & (TABLE["kind"] == "y") & (TABLE["idle"] == 1) & (TABLE["size"] == 1)
+    response = (calm * np.where(jam, 200, 1)).to_numpy()
+    assert importance_table(TABLE, OPTIONS, response)["fanova"].idxmax() == "size"
+    effect = partial_dependence(TABLE, OPTIONS, response).set_index(["option", "level"])["mean"]
+    assert effect["size", 8] > effect["size", 2]
+
+
 def test_figures_name_options_and_units(ranked: pd.DataFrame) -> None:
     pairs = interaction_table(TABLE, OPTIONS, RESPONSE)
     figure = importance_figure(ranked, pairs, heading="bench")

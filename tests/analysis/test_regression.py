@@ -12,6 +12,7 @@ from tuner.analysis.regression import (
     MODELS,
     features,
     learning_curve,
+    noise_floor,
     sample_sizes,
     trials_needed,
 )
@@ -36,10 +37,31 @@ def test_every_model_learns_from_more_trials(curve: pd.DataFrame) -> None:
         assert part["r2"].iloc[-1] > 0.9
 
 
-def test_a_model_of_the_right_form_reaches_the_noise(curve: pd.DataFrame) -> None:
-    last = curve[(curve["model"] == "stepwise") & (curve["size"] == 100)]
+def test_a_model_of_the_right_form_reaches_the_noise() -> None:
+    last = learning_curve(
+        TABLE, OPTIONS, NOISY, models=["stepwise"], sizes=[100], repeats=2, log=False
+    )
     assert last["mape"].item() < 0.012  # noise of 1 %, mean absolute 0.8 %
     assert last["r2"].item() > 0.99
+
+
+def test_on_the_logarithm_a_few_overloaded_configurations_do_not_drown_the_others() -> None:
+    factors = np.exp(TABLE.to_numpy() @ np.log([30, 2, 1.5, 1.2, 1, 1]))
+    response = 10 * factors * np.random.default_rng(2).lognormal(0, 0.02, len(TABLE))
+    error = {
+        log: learning_curve(TABLE, OPTIONS, response, models=["stepwise"], sizes=[40], repeats=3,
+                            log=log)["mape"].item()
+        for log in (True, False)
+    }
+    assert error[True] < 0.03 and error[False] > 2 * error[True]
+
+
+def test_the_noise_floor_is_what_a_perfect_model_errs_by() -> None:
+    noise = {"relative": True, "degrees": 8, "deviation": 0.1}
+    drawn = np.random.default_rng(0).normal(0, 0.1, 200_000)
+    assert noise_floor(noise) == pytest.approx(np.abs(drawn).mean(), rel=0.01)
+    assert noise_floor({**noise, "degrees": 4}) is None and noise_floor(None) is None
+    assert noise_floor({**noise, "relative": False}) is None
 
 
 def test_noise_alone_is_not_predicted() -> None:

@@ -8,7 +8,8 @@
   shuffled (Breiman 2001, scikit-learn).
 
 An option that matters near the optimum only, or through interactions only, ranks differently in
-the three; where they agree the ranking can be trusted.
+the three; where they agree the ranking can be trusted. Forests learn the response's logarithm where all
+values are positive: otherwise a few overloaded configurations are all that they explain.
 """
 
 from __future__ import annotations
@@ -23,11 +24,14 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from tuner.analysis.options import INACTIVE, Codes, Option, codes
+from tuner.analysis.scale import logs
 from tuner.errors import TableError
 
 Floats = NDArray[np.float64]
 
 MINIMUM_ROWS = 10
+ROWS_AN_OPTION = 3
+"""With fewer rows an option than this, a forest's importances rank noise."""
 _MOST_ROWS = 1000  # beyond this fANOVA takes minutes and changes in the third digit
 
 
@@ -40,7 +44,7 @@ def importance_table(
     normalised to sum 1 (all zero where the estimate sees no influence), and ``mean`` of the three.
     ``response`` (n,) is minimised and finite; raises TableError for fewer than 10 rows.
     """
-    y = np.asarray(response, dtype=float)
+    y, _ = logs(response)
     if len(y) < MINIMUM_ROWS:
         raise TableError(f"importance needs at least {MINIMUM_ROWS} valid rows, there are {len(y)}")
     coded = codes(table, options)
@@ -176,7 +180,7 @@ def partial_dependence(
     """
     from sklearn.ensemble import RandomForestRegressor
 
-    y, coded = np.asarray(response, dtype=float), codes(table, options)
+    (y, back), coded = logs(response), codes(table, options)
     forest = RandomForestRegressor(100, random_state=seed).fit(coded, y)
     rows = []
     for place, option in enumerate(options):
@@ -186,7 +190,7 @@ def partial_dependence(
         for code, level in enumerate(option.levels):
             changed = active.copy()
             changed[:, place] = code
-            predicted = forest.predict(changed)
+            predicted = back(forest.predict(changed))
             low, high = np.quantile(predicted, [0.1, 0.9])
             rows.append((option.name, level, float(predicted.mean()), float(low), float(high)))
     return pd.DataFrame(rows, columns=["option", "level", "mean", "low", "high"])

@@ -36,6 +36,8 @@ _OPERATORS: Mapping[str, Callable[[Any, float], Any]] = {
     ">": operator.gt,
 }
 _PREDICATE = re.compile(r"\s*(==|!=|<=|>=|<|>)\s*(\S+)\s*")
+_ROWS_A_LEVEL = 8
+"""A number with at least so many rows a value may be a knob; a response has nearly all distinct."""
 _STUDY_METRIC = re.compile(r"(?P<study>.+):(?P<metric>[A-Za-z_][A-Za-z0-9_]*)")
 
 
@@ -73,6 +75,8 @@ class Loader:
     feasible: bool = False
     """Whether what misses a constraint of its study's space counts as invalid too."""
     read_study: Callable[..., pd.DataFrame] | None = None
+    notes: list[str] = field(default_factory=list)
+    """What a person should know of the environments loaded, a line each."""
     _tables: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     def load(self, references: Sequence[str]) -> list[Environment]:
@@ -147,7 +151,10 @@ class Loader:
     ) -> Environment:
         options = self.options
         if options is None:
-            options = table.attrs.get("parameters") or boolean_columns(table, exclude=responses)
+            options = table.attrs.get("parameters") or None
+        if options is None:
+            options = boolean_columns(table, exclude=responses)
+            self._note_collapse(label, table, options, responses)
         if not options:
             raise TableError(f"{label}: no boolean column to take as option; name them: --options")
         require(table, options)
@@ -164,6 +171,24 @@ class Loader:
             valid = ~self.invalid(values) & (True if valid is None else valid)
         names = tuple(map(str, options))
         return Environment(label, table, column, names, valid)
+
+
+    def _note_collapse(
+        self, label: str, table: pd.DataFrame, options: Sequence[str], responses: set[str]
+    ) -> None:
+        """Note that rows differ in columns that were not taken as options and look like knobs."""
+        told = table.drop(columns=[*responses, "valid"], errors="ignore").select_dtypes("number")
+        kept = len(table[list(options)].drop_duplicates())
+        knobs = [
+            str(name) for name in told.columns if name not in options
+            and 1 < told[name].nunique() <= len(table) / _ROWS_A_LEVEL
+        ]
+        if options and knobs and kept < len(table):
+            self.notes.append(
+                f"{label}: {len(table)} rows are {kept} configurations of the columns taken as "
+                f"options ({', '.join(options)}), averaged where two tables are compared; "
+                f"{', '.join(knobs)} look like options too: name them all with --options"
+            )
 
 
 def _split_csv(reference: str) -> tuple[str | None, str, str]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from tuner.analysis.options import Option, codes, design
+from tuner.analysis.repeats import ENOUGH_DEGREES
+from tuner.analysis.scale import logs
 from tuner.analysis.stepwise import fit_stepwise
 from tuner.errors import TableError
 
@@ -109,13 +111,16 @@ def learning_curve(
     sizes: Sequence[int] | None = None,
     repeats: int = 5,
     seed: int = 0,
+    log: bool = True,
 ) -> pd.DataFrame:
     """Cross-validated error of each model against the number of trials it learned from.
 
     Monte Carlo cross-validation: each repeat draws the training rows at random and tests on (at
     most 1000 of) the others, the same rows for every model. Columns ``model``, ``size``,
     ``mape`` (median over repeats of the mean absolute percentage error, as a share), ``mape_low``,
-    ``mape_high`` (least and greatest repeat) and ``r2`` (median). Responses (n,) must be positive
+    ``mape_high`` (least and greatest repeat) and ``r2`` (median). With ``log`` the models learn the
+    response's logarithm, their predictions are transformed back, and ``r2`` is that on the logarithm;
+    otherwise a few overloaded configurations outweigh all others. Responses (n,) must be positive
     for a percentage to mean something: rows at or below zero raise TableError, as do fewer than
     20 rows.
     """
@@ -125,6 +130,7 @@ def learning_curve(
     if (y <= 0).any():
         raise TableError("percentage errors need positive responses; mark others --invalid '<=0'")
     x, widths = features(table, options)
+    learned, back = logs(y, wanted=log)
     rows = []
     for size in sizes or sample_sizes(len(y)):
         scores: dict[str, list[tuple[float, float]]] = {name: [] for name in models}
@@ -133,8 +139,10 @@ def learning_curve(
             train, test = order[:size], order[size : size + _MOST_TESTED]
             for name in models:
                 used = train[:_MOST_FOR_PROCESS] if name == "gaussian_process" else train
-                predicted = _fit_predict(_build(name, seed, widths), x[used], y[used], x[test])
-                scores[name].append(_score(y[test], predicted))
+                model = _build(name, seed, widths)
+                predicted = _fit_predict(model, x[used], learned[used], x[test])
+                error = float(np.mean(np.abs(y[test] - back(predicted)) / y[test]))
+                scores[name].append((error, _explained(learned[test], predicted)))
         for name in models:
             mape, r2 = zip(*scores[name])
             middle, fit = float(np.median(mape)), float(np.median(r2))
@@ -149,9 +157,21 @@ def _fit_predict(model: _Estimator, x: Floats, y: Floats, at: Floats) -> Floats:
         return model.predict(at)
 
 
-def _score(y: Floats, predicted: Floats) -> tuple[float, float]:
+def _explained(y: Floats, predicted: Floats) -> float:
     left, whole = float(((y - predicted) ** 2).sum()), float(((y - y.mean()) ** 2).sum())
-    return float(np.mean(np.abs(y - predicted) / y)), 1 - left / whole if whole > 0 else float("nan")
+    return 1 - left / whole if whole > 0 else float("nan")
+
+
+def noise_floor(noise: Mapping[str, Any] | None) -> float | None:
+    """Mean absolute percentage error, as a share, of a model that knew every configuration's mean.
+
+    Of values measured once: the mean absolute deviation of a normal law, ``sqrt(2/π)`` of the
+    standard deviation from trial to trial. ``None`` where the repeats (``noise.Noise`` as JSON)
+    hold fewer than five degrees of freedom or the noise isn't relative.
+    """
+    if noise is None or not noise["relative"] or noise["degrees"] < ENOUGH_DEGREES:
+        return None
+    return float(noise["deviation"] * (2 / np.pi) ** 0.5)
 
 
 def trials_needed(curve: pd.DataFrame, error: float = GOOD_ERROR) -> dict[str, int | None]:

@@ -7,9 +7,16 @@ import json
 import math
 
 from tuner.analysis.options import describe_options
-from tuner.analysis.regression import GOOD_ERROR, MODELS, learning_curve, trials_needed
+from tuner.analysis.regression import (
+    GOOD_ERROR,
+    MODELS,
+    learning_curve,
+    noise_floor,
+    trials_needed,
+)
 from tuner.analysis.text import aligned
-from tuner.cli._references import REFERENCE, add_reference_arguments, loader
+from tuner.cli._environments import load, noise_record
+from tuner.cli._references import REFERENCE, add_reference_arguments
 from tuner.errors import UsageError
 
 HELP = "fit regression models of performance: their error against the number of trials"
@@ -25,6 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--repeats", type=int, default=5, help="random splits (default: 5)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the splits and models")
+    parser.add_argument(
+        "--linear", action="store_true",
+        help="learn the response itself (default: its logarithm)",
+    )
     add_reference_arguments(parser)
 
 
@@ -34,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--models {args.models}: should be among {', '.join(MODELS)}")
     if args.repeats < 1:
         raise UsageError("--repeats should be at least 1")
-    environments = loader(args).load(args.references)
+    environments = load(args, args.references)
     if args.plot and len(environments) > 1:
         raise UsageError("--plot draws one response; name one")
     documents = []
@@ -44,8 +55,9 @@ def run(args: argparse.Namespace) -> int:
         options = describe_options(table, environment.options)
         curve = learning_curve(
             table, options, environment.values[rows], models=models, repeats=args.repeats,
-            seed=args.seed,
+            seed=args.seed, log=not args.linear,
         )
+        floor = noise_floor(noise_record(environment))
         needed = trials_needed(curve)
         if args.plot:
             from tuner.analysis.figures import save
@@ -60,7 +72,9 @@ def run(args: argparse.Namespace) -> int:
             {
                 "response": environment.label,
                 "configurations": len(table),
+                "learned": "response" if args.linear else "logarithm",
                 "trials_to_10_percent": needed,
+                "noise_floor_mape": floor,
                 "curve": points,
             }
         )
@@ -69,7 +83,15 @@ def run(args: argparse.Namespace) -> int:
             print(aligned([list(curve.columns), *(list(point.values()) for point in points)]))
             print(f"\ntrials until the error stays within {GOOD_ERROR:.0%}")
             print(aligned([[name, "not reached" if size is None else size, MODELS[name]]
-                           for name, size in needed.items()]) + "\n")
+                           for name, size in needed.items()]))
+            print(_floor_text(floor) + "\n")
     if args.json:
         print(json.dumps(documents, indent=2, allow_nan=False))
     return 0
+
+
+def _floor_text(floor: float | None) -> str:
+    if floor is None:
+        return "noise floor unknown: too few repeats tell what a perfect model would still err by"
+    beyond = f"; above {GOOD_ERROR:.0%}, which no model can then reach" if floor > GOOD_ERROR else ""
+    return f"noise floor {floor:.1%}: what a perfect model would still err by{beyond}"

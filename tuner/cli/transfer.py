@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from tuner.analysis.matrix import compare_environments, transfer_matrix
 from tuner.analysis.text import aligned
 from tuner.analysis.transfer import MEANING, Metrics
-from tuner.cli._references import REFERENCE, add_reference_arguments, loader
+from tuner.cli._environments import load
+from tuner.cli._references import REFERENCE, add_reference_arguments
 from tuner.errors import UsageError
 
 HELP = "compare environments: do results of one carry over to another (metrics M1-M18)?"
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
 def _pair(args: argparse.Namespace) -> int:
     if not (args.source and args.target):
         raise UsageError("--source and --target go together")
-    found = loader(args).load([args.source, args.target])
+    found = load(args, [args.source, args.target])
     if len(found) != 2:
         raise UsageError("a pattern stands for several environments: say --all")
     source, target = found
@@ -60,7 +61,7 @@ def _pair(args: argparse.Namespace) -> int:
 
 
 def _matrix(args: argparse.Namespace) -> int:
-    environments = loader(args).load(args.all)
+    environments = load(args, args.all)
     if len(environments) < 2:
         raise UsageError("--all needs two or more environments")
     matrix = transfer_matrix(environments, top=args.top)
