@@ -11,7 +11,7 @@ import pytest
 from tests.contracts.proposer_contract import FINITE, MIXED, drive, ended, values
 from tuner.measurement import configuration_key
 from tuner.propose import Observation, Source, make
-from tuner.propose.auto import choose
+from tuner.propose.auto import Relay, choose
 from tuner.space import Constraint, Objective, Parameter, Space
 
 LEVELS = tuple(range(8))
@@ -68,16 +68,87 @@ def test_auto_takes_three_objectives():
     assert len({configuration_key(o.configuration) for o in seen}) == 12
 
 
+TINY = replace(PLANE, parameters=(replace(PLANE.parameters[0], choices=(1, 2, 4)),))
+
+
 @pytest.mark.parametrize(
-    ("budget", "sources", "taken"),
-    [(40, (), "grid"), (20, (), "bayesian"), (20, ("one",), "transfer"), (5_000, (), "nsga2")],
+    ("space", "budget", "sources", "taken"),
+    [
+        (TINY, 3, (), "grid"),
+        (TINY, 2, (), "bayesian"),
+        (FINITE, 40, (), "bayesian"),
+        (FINITE, 5_000, (), "bayesian"),
+        (PLANE, 999, (), "bayesian"),
+        (PLANE, 5_000, (), "bayesian then nsga2"),
+        (MIXED, None, (), "bayesian then nsga2"),
+        (FINITE, 20, ("one",), "transfer"),
+        (PLANE, 5_000, ("one",), "transfer then nsga2"),
+    ],
 )
-def test_auto_says_what_it_takes_and_why(budget, sources, taken):
-    space = PLANE if budget == 5_000 else FINITE
-    space = replace(space, parameters=MIXED.parameters, exclude=()) if budget == 5_000 else space
+def test_auto_says_what_it_takes_and_why(space, budget, sources, taken):
     known = tuple(Source(s, tuple(drive(make("grid", FINITE, seed=0), 9))) for s in sources)
     text = choose(space, seed=0, budget=budget, sources=known, repeats=False).explain()
     assert f"takes {taken}, because" in text
+    assert ("an open number of trials" if budget is None else f"{budget} trials") in text
+    assert (f"{space.size} configurations" if space.is_finite else "a continuous space") in text
+    assert all(name in text for name in sources)
+
+
+def test_auto_does_not_hide_what_its_proposer_says():
+    sources = (dealt_source(),)
+    assert "dealt left out" in make("auto", PLANE, seed=0, sources=sources).explain()
+
+
+def test_a_budget_that_covers_the_space_changes_no_proposal():
+    few, all_of_it = (run(make("auto", PLANE, seed=0, budget=n), 6, plane) for n in (30, 512))
+    assert [o.configuration for o in few] == [o.configuration for o in all_of_it]
+
+
+def relay(handed_over=6):
+    first = make("random", PLANE, seed=0)
+    return Relay(first, make("nsga2", PLANE, seed=0, budget=100), handed_over)
+
+
+def test_evolution_goes_on_from_all_trials_after_so_many_and_also_when_resumed():
+    seen = run(relay(), 12, plane)
+    evolved = ["generation" in o.notes for o in seen]
+    assert evolved == [False] * 6 + [True] * 6
+    assert len({configuration_key(o.configuration) for o in seen}) == 12
+    for stopped_after in (5, 6, 9):
+        resumed = relay()
+        for o in seen[:stopped_after]:
+            resumed.observe(o)
+        assert ("generation" in resumed.propose().notes) == (stopped_after >= 6)
+
+
+def test_evolution_knows_what_still_runs_when_it_takes_over():
+    proposer = relay()
+    several = [proposer.propose() for _ in range(12)]
+    assert ["generation" in p.notes for p in several] == [False] * 6 + [True] * 6
+    assert len({configuration_key(p.configuration) for p in several}) == 12
+    for number, proposal in enumerate(several):
+        proposer.observe(ended_on_plane(proposal, number))
+    later = proposer.propose()
+    assert configuration_key(later.configuration) not in {
+        configuration_key(p.configuration) for p in several
+    }
+
+
+def ended_on_plane(proposal, number):
+    c = proposal.configuration
+    return Observation(c, "complete", plane(c), {}, proposal.notes, number)
+
+
+def test_evolution_s_parents_come_from_the_trials_before_it():
+    every = list(PLANE.configurations())
+    order = np.random.default_rng(0).permutation(len(every))[:60]
+    proposer = Relay(make("random", PLANE, seed=0), make("nsga2", PLANE, seed=0, budget=100), 60)
+    for number, i in enumerate(order):
+        c = every[int(i)]
+        proposer.observe(Observation(c, "complete", plane(c), number=number))
+    # On this plane only trials without b and c are on the front.
+    later = run(proposer, 20, plane)
+    assert np.mean([o.configuration["b"] + o.configuration["c"] for o in later]) < 5.0
 
 
 def test_a_source_that_helps_gains_weight_and_one_that_misleads_loses_it():
@@ -98,11 +169,16 @@ def test_a_source_that_helps_gains_weight_and_one_that_misleads_loses_it():
     assert weights["bad"] < 0.05
 
 
-def test_a_source_whose_knobs_explain_nothing_is_left_out_and_auto_goes_on_as_without():
+def dealt_source():
+    """Results of configurations dealt to others."""
     every = list(PLANE.configurations())
     order = np.random.default_rng(0).permutation(len(every))
     dealt = [Observation(c, "complete", plane(every[i])) for c, i in zip(every, order)]
-    proposer = make("transfer", PLANE, seed=0, sources=(Source("dealt", tuple(dealt)),))
+    return Source("dealt", tuple(dealt))
+
+
+def test_a_source_whose_knobs_explain_nothing_is_left_out_and_auto_goes_on_as_without():
+    proposer = make("transfer", PLANE, seed=0, sources=(dealt_source(),))
     assert "dealt left out" in proposer.explain()
     seen = run(proposer, 5, plane)
     assert seen[0].notes["weights"] == {"own": 1.0, "dealt": 0.0}

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tuner.measurement import Configuration, Scalar
+from tuner.measurement import Configuration, Scalar, configuration_key
+from tuner.propose.encoding import Encoder
 from tuner.space import Parameter, Space
 
 ENUMERABLE = 50_000
@@ -23,6 +26,47 @@ def enumerated(space: Space, limit: int = ENUMERABLE) -> list[Configuration] | N
         return None
     found: list[Configuration] = list(itertools.islice(space.configurations(), limit + 1))
     return found if len(found) <= limit else None
+
+
+class Untried:
+    """Which of an enumerated space's configurations were not tried yet; false once none is left.
+
+    Kept up to date one trial at a time, since going through all of them takes longer than most
+    proposals. Keys and coordinates are made when first needed.
+    """
+
+    def __init__(self, every: Sequence[Configuration], encoder: Encoder) -> None:
+        self._every, self._encoder = every, encoder
+        self._left = np.ones(len(every), dtype=bool)
+        self._count = len(every)
+
+    @cached_property
+    def _places(self) -> dict[object, int]:
+        return {configuration_key(c): i for i, c in enumerate(self._every)}
+
+    @cached_property
+    def _encoded(self) -> NDArray[np.float64]:
+        return self._encoder.encode(self._every)
+
+    def __bool__(self) -> bool:
+        return self._count > 0
+
+    def remove(self, configuration: Configuration) -> None:
+        """Count a configuration as tried; one that isn't of the space, or was before, is ignored."""
+        if not self._every:
+            return
+        place = self._places.get(configuration_key(configuration))
+        if place is not None and self._left[place]:
+            self._left[place] = False
+            self._count -= 1
+
+    def nearest(self, wanted: Configuration, tried_too: bool = False) -> Configuration | None:
+        """The nearest one that is left (or, ``tried_too``, of all); ``None`` if there is none."""
+        places = np.arange(len(self._every)) if tried_too else np.flatnonzero(self._left)
+        if not len(places):
+            return None
+        gaps = self._encoded[places] - self._encoder.encode([wanted])
+        return self._every[int(places[np.argmin((gaps**2).sum(axis=1))])]
 
 
 def draw_value(parameter: Parameter, rng: np.random.Generator) -> Scalar:

@@ -24,7 +24,7 @@ from optuna.trial import TrialState, create_trial
 
 from tuner.measurement import Configuration, Scalar, configuration_key
 from tuner.propose.base import Observation, Proposal, Proposer
-from tuner.propose.candidates import draw, enumerated
+from tuner.propose.candidates import Untried, draw, enumerated
 from tuner.propose.encoding import Encoder, is_ordered
 from tuner.propose.history import History, Key, derived_seed
 from tuner.space import Parameter, Space, same
@@ -68,6 +68,7 @@ class MirrorProposer(Proposer):
             self._study = optuna.create_study(directions=["minimize"] * len(space.objectives))
         self._all = enumerated(space)
         self._encoder = Encoder(space)
+        self._untried = Untried(self._all or (), self._encoder)
 
     def propose(self) -> Proposal | None:
         with _quietly():
@@ -78,11 +79,19 @@ class MirrorProposer(Proposer):
             return None
         trial, configuration = found
         self._running.setdefault(configuration_key(configuration), []).append(trial)
-        self._history.propose(configuration)
+        self._remember(configuration)
         return Proposal(configuration, self._notes(trial))
+
+    def adopt(self, configuration: Configuration) -> None:
+        """Take what another proposer of this process has just proposed as running."""
+        self._remember(configuration)
+        if self._started:
+            with _quietly():
+                self._mirror_running(configuration)
 
     def observe(self, observation: Observation) -> None:
         self._history.observe(observation)
+        self._untried.remove(observation.configuration)
         if not self._started:
             return
         mirrored = self._running.get(configuration_key(observation.configuration))
@@ -97,6 +106,10 @@ class MirrorProposer(Proposer):
 
     def explain(self) -> str:
         return f"{self.name}: {self._explanation}" if self._explanation else self.name
+
+    def _remember(self, configuration: Configuration) -> None:
+        self._history.propose(configuration)
+        self._untried.remove(configuration)
 
     def _start(self) -> None:
         """Make the sampler and show it the trials of earlier processes."""
@@ -114,7 +127,7 @@ class MirrorProposer(Proposer):
     # What the mirror is asked.
 
     def _suggest_new(self) -> tuple[optuna.Trial, Configuration] | None:
-        if self._all is not None and not self._repeats and not self._left():
+        if self._all is not None and not self._repeats and not self._untried:
             return None
         for _ in range(_ATTEMPTS):
             trial = self._study.ask()
@@ -138,18 +151,11 @@ class MirrorProposer(Proposer):
         if self._all is None:
             chosen = draw(self._space, self._rng, self._is_new)
             return None if chosen is None else (self._run(chosen), chosen)
-        left = self._all if self._repeats else self._left()
-        if not left:
-            return None
-        gaps = self._encoder.encode(left) - self._encoder.encode([self._last])
-        chosen = left[int(np.argmin((gaps**2).sum(axis=1)))]
-        return self._run(chosen), chosen
+        chosen = self._untried.nearest(self._last, tried_too=self._repeats)
+        return None if chosen is None else (self._run(chosen), chosen)
 
     def _is_new(self, configuration: Configuration) -> bool:
         return self._repeats or not self._history.has_seen(configuration)
-
-    def _left(self) -> list[Configuration]:
-        return [c for c in self._all or () if not self._history.has_seen(c)]
 
     # What the mirror is told.
 
