@@ -241,6 +241,11 @@ class Space:
             for name, values in parameter.when.items()
         )
 
+    @property
+    def is_conditional(self) -> bool:
+        """Whether some knob applies under a condition only."""
+        return any(parameter.when for parameter in self.parameters)
+
     def is_valid(self, configuration: Configuration) -> bool:
         """Whether exactly the active knobs are given, within range, and nothing excluded holds."""
         expected = [p for p in self.parameters if self.active(configuration, p)]

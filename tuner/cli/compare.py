@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, cast
@@ -45,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from tuner import space as spaces
     from tuner import store
 
+    study.refuse_deaf(args.source, args.sampler)
     space = study.overridden(spaces.load(args.space), args)
     if space.factors:
         raise UsageError(
@@ -57,23 +60,26 @@ def run(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         stack.enter_context(interrupts.deferred())
         try:
-            finished = _measured(args, space, base, url, stack)
+            finished, told = _measured(args, space, base, url, stack)
         except KeyboardInterrupt:
             print("Stopped; finished trials are saved, and the same command goes on.")
             return 130
-    return _tell(args, space, base, url, finished)
+    return _tell(args, space, base, url, finished, told)
 
 
 def _measured(
     args: argparse.Namespace, space: Any, base: str, url: str, stack: ExitStack
-) -> dict[str, list[Any]]:
-    """Bring every study to its trials; sampler -> its stores, one a repeat.
+) -> tuple[dict[str, list[Any]], dict[str, str]]:
+    """Bring every study to its trials; sampler -> its stores, one a repeat, and what it says.
+
+    ``--timeout`` is the whole command's; studies whose turn comes too late stay as they are.
 
     Samplers take turns, so that a machine that slows down slows all of them.
     """
     from tuner import store
     from tuner import study as loop
 
+    deadline = None if args.timeout is None else time.monotonic() + args.timeout
     options = study.options_of(args)
     quiet = args.quiet or args.json
     progress = stack.enter_context(Progress(args.trials, quiet=quiet))
@@ -84,6 +90,7 @@ def _measured(
     storage = store.existing(url) or store.connect(url, create=True)
     kept = _evaluator.facts(args.space, space, options)
     stores: dict[str, list[Any]] = {name: [] for name in args.sampler}
+    told: dict[str, str] = {}
     for repeat in range(args.repeats):
         for sampler in args.sampler:
             plan = _arms.Plan(sampler, args.seed + repeat, args.trials, tuple(args.source))
@@ -91,6 +98,7 @@ def _measured(
                 url, storage, f"{base}-{sampler}-{repeat + 1}", space, plan, evaluator, kept,
                 progress.note,
             )
+            told.setdefault(sampler, arms[0].proposer.explain())
             # All studies are measured against one calibration: the first one's.
             kept = {**kept, **evaluator.calibrate(arms[0].store.facts(), lambda text: None)}
             for arm in arms:
@@ -99,16 +107,17 @@ def _measured(
                 if not quiet:
                     bar.note(f"{sampler}, run {repeat + 1} of {args.repeats}")
                 bar.begin(arms, space)
+                left_s = None if deadline is None else max(deadline - time.monotonic(), 0.0)
                 loop.run(
-                    space, arms, evaluator,
-                    n_trials=args.trials, timeout_s=args.timeout, listener=bar,
+                    space, arms, evaluator, n_trials=args.trials, timeout_s=left_s, listener=bar
                 )
             stores[sampler] += [arm.store for arm in arms]
-    return stores
+    return stores, told
 
 
 def _tell(
-    args: argparse.Namespace, space: Any, base: str, url: str, stores: dict[str, list[Any]]
+    args: argparse.Namespace, space: Any, base: str, url: str, stores: dict[str, list[Any]],
+    told: dict[str, str],
 ) -> int:
     from tuner import store
     from tuner.replay import live
@@ -126,13 +135,14 @@ def _tell(
             for name, runs in records.items()
         },
     )
+    reports = {n: dataclasses.replace(r, explanation=told[n]) for n, r in reports.items()}
     if args.plot:
         from tuner.analysis.figures import save
         from tuner.replay.plot import replay_figure
 
         save(replay_figure(reports, base, whole="all runs' front"), args.plot)
     if args.json:
-        told = {
+        whole = {
             "space": space.name,
             "objectives": [o.name for o in space.objectives],
             "trials": args.trials,
@@ -143,13 +153,14 @@ def _tell(
             "studies": {name: [s.name for s in kept] for name, kept in stores.items()},
             "samplers": _judgement.as_json(reports),
         }
-        print(json.dumps(told, indent=2))
+        print(json.dumps(whole, indent=2))
         return 0
     print(
         f"{base}: {args.repeats} runs of {args.trials} trials; hypervolume relative to the front "
         "of all runs together, since no whole table is known"
     )
     print(_judgement.as_text(reports, args.trials))
+    print("\n".join(told.values()))
     print(f"studies: {_named(stores)} in {store.redact(url)}")
     return 0
 

@@ -127,4 +127,5 @@ def _as_text(table: Table, reports: Mapping[str, Report], args: argparse.Namespa
         f"{table.name}: {table.space.size} configurations, {args.repeats} runs of "
         f"{args.trials} trials; hypervolume relative to the whole table's"
     )
-    return f"{summary}\n{_judgement.as_text(reports, args.trials)}"
+    told = [report.explanation for report in reports.values()]
+    return "\n".join([summary, _judgement.as_text(reports, args.trials), *told])

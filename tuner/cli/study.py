@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from tuner.cli import _arms, _evaluator, _format
 from tuner.cli._arms import Plan, combinations
 from tuner.cli._progress import Progress
 from tuner.errors import UsageError
+from tuner.propose import LEARNING
 from tuner.space import Space
 
 HELP = "tune a model server: propose configurations, measure each for real, tell the best"
@@ -24,9 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", metavar="NAME|DIR", help="a model of `tuner models list`, or a SavedModel")
     add("--requests", metavar="FILE.npz|DIR|random",
         help="the model's inputs; default: the workload that belongs to a named model")
-    add("--sampler", default="tpe", metavar="NAME", help="who proposes (default: %(default)s)")
+    add("--sampler", default="auto", metavar="NAME", help="who proposes (default: %(default)s)")
     add("--source", action="append", default=[], metavar="STUDY",
-        help="a study of another environment to learn from (--sampler transfer); repeatable")
+        help="a study of another environment to learn from (--sampler auto or transfer); repeatable")
     add("--trials", type=_format.positive_int, metavar="N",
         help="finished trials wanted, earlier runs included (default: 30; grid: all)")
     add("--timeout", type=_format.duration_s, metavar="TIME", help="start no trial after, e.g. 30m")
@@ -55,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from tuner import space as spaces
     from tuner import store
 
+    refuse_deaf(args.source, [args.sampler])
     space = overridden(spaces.load(args.space), args)
     name = args.name or space.name
     check_name(name)
@@ -122,6 +125,15 @@ def _load(text: str) -> str | float:
         raise UsageError(
             f"--load {text!r} should be light, medium, high or requests/s above 0"
         ) from None
+
+
+def refuse_deaf(sources: Sequence[str], samplers: Sequence[str]) -> None:
+    """Raises UsageError where none of the samplers would learn from the sources given."""
+    if sources and not set(samplers) & set(LEARNING):
+        raise UsageError(
+            f"--source {sources[0]}: --sampler {','.join(samplers)} learns from no other study; "
+            f"take {' or '.join(LEARNING)}"
+        )
 
 
 def check_name(name: str) -> None:

@@ -11,7 +11,7 @@ from tuner.propose.base import Observation, Proposal, Proposer
 from tuner.propose.source import Source
 from tuner.space import Space
 
-__all__ = ["NAMES", "Observation", "Proposal", "Proposer", "Source", "make"]
+__all__ = ["LEARNING", "NAMES", "Observation", "Proposal", "Proposer", "Source", "make"]
 
 
 def make(
@@ -29,7 +29,7 @@ def make(
         name: one of ``NAMES``.
         seed: makes the proposals repeatable; a resumed study gives the same seed again.
         budget: how many trials the study may take, where known.
-        sources: studies of other environments to learn from.
+        sources: studies of other environments to learn from, by one of ``LEARNING``.
         repeats: whether a configuration of a finite space may be proposed again.
 
     Raises:
@@ -61,7 +61,7 @@ def _tpe(space: Space, seed: int, budget: Any, sources: Any, repeats: bool) -> P
 
     from tuner.propose.mirror import MirrorProposer
 
-    conditional = any(parameter.when for parameter in space.parameters)
+    conditional = space.is_conditional
     return MirrorProposer(
         "tpe",
         space,
@@ -175,3 +175,5 @@ _MAKERS: Mapping[str, Callable[[Any, int, Any, Any, bool], Proposer]] = {
     "transfer": _transfer,
 }
 NAMES: tuple[str, ...] = tuple(_MAKERS)
+LEARNING = ("auto", "transfer")
+"""Those that learn from sources; the others ignore them."""

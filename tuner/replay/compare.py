@@ -30,6 +30,8 @@ class Run:
     """Hypervolume after each trial, relative to the whole table's, shape (trials,)."""
     notes: tuple[Mapping[str, Any], ...]
     """The proposer's notes on each trial."""
+    explanation: str = ""
+    """What the proposer says that it does."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Report:
     """Share of the table's Pareto front among the trials, mean of the repeats."""
     weights: Mapping[str, tuple[float, ...]]
     """Source -> its median weight in each trial; empty without sources."""
+    explanation: str = ""
+    """What the proposer says that it does; of several runs, in the first."""
 
 
 def compare(
@@ -87,6 +91,7 @@ def replay(table: Table, proposer: Proposer, trials: int, rng: np.random.Generat
     """
     yardstick = Yardstick.over(table.measured)
     places, notes, values = [], [], []
+    explanation = proposer.explain()
     for number in range(trials):
         proposal = proposer.propose()
         if proposal is None:
@@ -96,7 +101,7 @@ def replay(table: Table, proposer: Proposer, trials: int, rng: np.random.Generat
         places.append(table.place(proposal.configuration))
         notes.append(proposal.notes)
         values.append(answer.values)
-    return Run(tuple(places), held(yardstick.curve(values), trials), tuple(notes))
+    return Run(tuple(places), held(yardstick.curve(values), trials), tuple(notes), explanation)
 
 
 def held(curve: NDArray[np.float64], trials: int) -> NDArray[np.float64]:
@@ -133,7 +138,10 @@ def _repeat(
 def _report(table: Table, runs: Sequence[Run]) -> Report:
     front = set(np.flatnonzero(non_dominated(table.means)).tolist())
     shares = [len(front & set(run.places)) / len(front) for run in runs]
-    return report([run.curve for run in runs], float(np.mean(shares)), weights([run.notes for run in runs]))
+    told = report(
+        [run.curve for run in runs], float(np.mean(shares)), weights([run.notes for run in runs])
+    )
+    return replace(told, explanation=runs[0].explanation)
 
 
 def report(

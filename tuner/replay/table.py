@@ -45,6 +45,10 @@ class TableSpace(Space):
     def _partial(self) -> frozenset[str]:
         return frozenset(p.name for p in self.parameters if any(p.name not in r for r in self.rows))
 
+    @property
+    def is_conditional(self) -> bool:
+        return bool(self._partial)
+
     def active(self, chosen: Configuration, parameter: Parameter) -> bool:
         if parameter.name not in self._partial:
             return True
