@@ -44,6 +44,8 @@ _ALONE = 2
 _NEGLIGIBLE = 1e-4
 _EXPLAINED = 0.1
 """Share of a source's variance that its knobs must explain, left-out trial by left-out trial."""
+_KNOWN = 100_000
+"""Predictions of a source that are kept."""
 _TELLING = 20
 """Trials that it takes to say what a source's knobs explain."""
 
@@ -54,11 +56,22 @@ class Prior:
     def __init__(self, X: Floats, y: Floats) -> None:
         self.spread = float(np.std(y)) or 1.0
         self._model = Surrogate(X.shape[1]).fit(X, y)
+        self._known: dict[bytes, float] = {}
         self.explained = self._model.explained if len(y) >= _TELLING else 1.0
         """Share of the variance that each trial's prediction from the others explains."""
 
     def mean(self, X: Floats) -> Floats:
-        return self._model.mean(X)
+        """Prediction at each row, shape (n,). Rows come again in every proposal, and a source's
+        belief of them never changes."""
+        keys = [row.tobytes() for row in np.ascontiguousarray(X)]
+        new = [i for i, key in enumerate(keys) if key not in self._known]
+        if new:
+            if len(self._known) > _KNOWN:  # a continuous space, whose candidates are drawn anew
+                self._known.clear()
+                new = list(range(len(keys)))
+            means = self._model.mean(X[new])
+            self._known.update((keys[i], mean) for i, mean in zip(new, means.tolist()))
+        return np.array([self._known[key] for key in keys], dtype=float)
 
 
 class Linked:
@@ -128,7 +141,9 @@ class TransferProposer(BayesianProposer):
         repeats: bool = False,
     ) -> None:
         super().__init__(space, seed=seed, budget=budget, repeats=repeats)
-        useful = [s for s in sources if any(o.values is not None for o in s.observations)]
+        useful = [
+            s for s in _told_apart(sources) if any(o.values is not None for o in s.observations)
+        ]
         self._given = [source.name for source in useful]
         self._priors: dict[tuple[str, int, bool], Prior] = {}
         self._sources = [_thinned(source, seed) for source in useful]
@@ -229,6 +244,20 @@ class TransferProposer(BayesianProposer):
 
 def _values(source: Source) -> list[tuple[float, ...]]:
     return [o.values for o in source.observations if o.values is not None]
+
+
+def _told_apart(sources: Sequence[Source]) -> list[Source]:
+    """The sources under names of which each is given once, and none is ``OWN``: a second ``a``
+    becomes ``a#2``."""
+    taken, apart = {OWN}, []
+    for source in sources:
+        name, number = source.name, 1
+        while name in taken:
+            number += 1
+            name = f"{source.name}#{number}"
+        taken.add(name)
+        apart.append(Source(name, source.observations))
+    return apart
 
 
 def _thinned(source: Source, seed: int) -> Source:
