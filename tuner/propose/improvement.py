@@ -72,7 +72,12 @@ def scalarised_improvement(
     beliefs: Sequence[Belief], found: Floats, rng: np.random.Generator, draws: int = 64
 ) -> Floats:
     """Expected improvement of an augmented Chebyshev scalarisation with random weights, shape
-    (n,): for three and more objectives (ParEGO, Knowles 2006), by Monte Carlo."""
+    (n,): for three and more objectives (ParEGO, Knowles 2006), by Monte Carlo.
+
+    Before anything is ``found`` (shape (k, objectives)), the best that is expected counts as such.
+    """
+    if not len(found):
+        found = np.column_stack([belief.centre() for belief in beliefs])
     low, high = found.min(axis=0), found.max(axis=0)
     span = np.where(high > low, high - low, 1.0)
     weights = rng.dirichlet(np.ones(len(beliefs)))
