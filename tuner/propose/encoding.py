@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,8 +70,18 @@ def _scaled(
     values: Sequence[Scalar | None], scale: Callable[[float], float], low: float, high: float
 ) -> NDArray[np.float64]:
     start, span = scale(low), (scale(high) - scale(low)) or 1.0
-    numbers = [INACTIVE if v is None else (scale(v) - start) / span for v in values]  # type: ignore
-    return np.clip(np.array(numbers, dtype=float), 0.0, 1.0).reshape(-1, 1)
+    # A source study may have gone beyond our range, to where there is no logarithm, or held words.
+    numbers = [
+        (scale(min(max(float(v), low), high)) - start) / span if _is_number(v) else INACTIVE
+        for v in values
+    ]
+    return np.array(numbers, dtype=float).reshape(-1, 1)
+
+
+def _is_number(value: Scalar | None) -> TypeGuard[float]:
+    return (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
+    )
 
 
 def _place(places: Mapping[Scalar, int], value: Scalar, last: int) -> float:
