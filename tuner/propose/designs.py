@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +16,14 @@ from tuner.propose.candidates import enumerated
 from tuner.propose.encoding import Encoder
 from tuner.propose.enumerating import ListProposer
 from tuner.propose.history import History
-from tuner.space import Parameter, Space
+from tuner.space import Parameter, Space, same
 
 Floats = NDArray[np.float64]
 _VAIN = 1_000
 """Points in a row without a new configuration after which a large space counts as covered."""
+_LEVELS = 9
+"""Values of a knob, at most, and ways to change so many knobs, that a repair tries."""
+_CHANGES = 5_000
 
 
 class SobolProposer(Proposer):
@@ -48,8 +53,9 @@ class SobolProposer(Proposer):
         return None
 
     def observe(self, observation: Observation) -> None:
-        # A resumed sequence starts before what was tried; each trial used up one point.
-        if observation.state != "running" and not self._history.has_seen(observation.configuration):
+        # Each trial uses up one point, also one of an earlier process or another worker, whose
+        # sequence is the same; it is seen when it starts, and not another time when it ends.
+        if not self._history.has_seen(observation.configuration):
             self._sequence.fast_forward(1)
         self._history.observe(observation)
 
@@ -68,11 +74,16 @@ class Nearest:
             self._encoded = self._encoder.encode(self._all)
             self._keys = [configuration_key(c) for c in self._all]
 
+    @property
+    def is_enumerated(self) -> bool:
+        return self._all is not None
+
     def is_exhausted(self, history: History) -> bool:
         return self._all is not None and set(self._keys) <= history.seen_keys()
 
     def to(self, wanted: Configuration, history: History, repeats: bool) -> Configuration | None:
-        """The nearest new configuration; of a space too large to enumerate, ``wanted`` or none."""
+        """The nearest new configuration; of a space too large to enumerate, ``wanted`` or none
+        (``repaired`` finds another)."""
         if self._all is None:
             return wanted if self._space.is_valid(wanted) else None
         seen = frozenset() if repeats else history.seen_keys()
@@ -81,6 +92,65 @@ class Nearest:
             return None
         gaps = self._encoded[left] - self._encoder.encode([wanted])
         return self._all[left[int(np.argmin((gaps**2).sum(axis=1)))]]
+
+
+def repaired(
+    space: Space, wanted: Configuration, accept: Callable[[Configuration], bool]
+) -> Configuration | None:
+    """A valid configuration that ``accept`` takes with the fewest knobs changed, at most three, and
+    of those the nearest; ``None`` where some thousands of changes lead to none.
+
+    For spaces too large to enumerate. Knobs that a change switches on are at their middle.
+    """
+    encoder = Encoder(space)
+    point = encoder.encode([wanted])
+    knobs = _to_change(space, wanted)
+    for count in range(1, min(len(knobs), 3) + 1):
+        changes = (
+            dict(zip(names, values))
+            for names in itertools.combinations(knobs, count)
+            for values in itertools.product(*(knobs[name] for name in names))
+        )
+        found = []
+        for change in itertools.islice(changes, _CHANGES):
+            changed = _changed(space, wanted, change)
+            if changed != wanted and space.is_valid(changed) and accept(changed):
+                found.append(changed)
+        if found:
+            gaps = encoder.encode(found) - point
+            return found[int(np.argmin((gaps**2).sum(axis=1)))]
+    return None
+
+
+def _to_change(space: Space, wanted: Configuration) -> dict[str, list[Scalar]]:
+    """The knobs whose change may help, each with values to take instead."""
+    clauses = [c for c in space.exclude if all(name in wanted for name in c)]
+    broken = {
+        name
+        for clause in clauses
+        if all(any(same(wanted[name], v) for v in values) for name, values in clause.items())
+        for name in clause
+    }
+    # Switched off, a knob is excluded no more.
+    for parameter in reversed(space.parameters):
+        if parameter.name in broken:
+            broken |= set(parameter.when)
+    shares = np.linspace(0.0, 1.0, _LEVELS)
+    return {
+        p.name: list(dict.fromkeys(value_at(p, share) for share in shares))
+        for p in space.parameters
+        if p.name in wanted and (not broken or p.name in broken)
+    }
+
+
+def _changed(space: Space, wanted: Configuration, change: Configuration) -> Configuration:
+    chosen: dict[str, Scalar] = {}
+    for parameter in space.parameters:
+        if space.active(chosen, parameter):
+            name = parameter.name
+            given = change.get(name, wanted.get(name))
+            chosen[name] = value_at(parameter, 0.5) if given is None else given
+    return chosen
 
 
 def at(space: Space, shares: Floats) -> Configuration:
@@ -112,6 +182,9 @@ def screening(space: Space) -> ListProposer:
     Tells the main effects of k knobs apart in the next multiple of four above k trials
     (Plackett & Burman 1946). Knobs with more than two unordered choices are seen at their first
     and last one; points that aren't valid move to the nearest valid configuration.
+
+    Raises:
+        SpaceError: there is none near a point of a space too large to enumerate.
     """
     from pydoe import pbdesign
 
@@ -121,7 +194,15 @@ def screening(space: Space) -> ListProposer:
     for shares in [*rows, np.full(len(space.parameters), 0.5)]:
         wanted = at(space, shares)
         chosen = nearest.to(wanted, history, repeats=False)
-        if chosen is not None and not history.has_seen(chosen):
+        if not nearest.is_enumerated and (chosen is None or history.has_seen(chosen)):
+            chosen = repaired(space, wanted, lambda c: not history.has_seen(c))
+            if chosen is None:
+                raise space.place("exclude").error(
+                    "screening: the space is too large to enumerate, and a point of the design "
+                    "has no valid configuration within three changed knobs; exclude less"
+                )
+        # Of an enumerated space nothing is left only once all of it is in the design.
+        if chosen is not None:
             history.propose(chosen)
             design.append(chosen)
     return ListProposer("screening", design)
