@@ -16,7 +16,7 @@ from typing import Any
 from tuner import interrupts
 from tuner.cli import _format
 from tuner.cli._progress import Progress
-from tuner.errors import UsageError
+from tuner.errors import StudyError, UsageError
 from tuner.measurement import Scalar, to_json
 from tuner.space import Space
 
@@ -94,7 +94,7 @@ def build(
     from tuner.propose.repeating import RepeatingProposer
     from tuner.store.owner import host
 
-    sources = [source(reference, space) for reference in plan.sources]
+    sources = [source(reference, space, url, storage) for reference in plan.sources]
 
     def proposer() -> Any:
         made = propose.make(
@@ -126,12 +126,17 @@ def build(
     return arms
 
 
-def source(reference: str, space: Space) -> Any:
-    """A stored study as a source to learn from; its objectives must be the space's."""
-    from tuner import store, study
+def source(reference: str, space: Space, url: str, storage: Any) -> Any:
+    """A stored study as a source to learn from; its objectives must be the space's.
+
+    Raises:
+        StudyError: no such study beside the one that learns, nor on this machine.
+        UsageError: it has other objectives.
+    """
+    from tuner import study
     from tuner.propose.source import Source
 
-    stored = store.open_study(reference)
+    stored = _opened(reference, url, storage)
     wanted = [o.name for o in space.objectives]
     if stored.metric_names != wanted:
         raise UsageError(
@@ -140,6 +145,30 @@ def source(reference: str, space: Space) -> Any:
         )
     finished = [r for r in stored.records() if r.is_finished]
     return Source(stored.name, tuple(study.observation(r, space) for r in finished))
+
+
+def _opened(reference: str, url: str, storage: Any) -> Any:
+    """The study that a source's reference means: one in the storage of the study that learns,
+    which all its workers share, or else one of this machine's files."""
+    import optuna
+
+    from tuner import store
+
+    name = reference.rpartition(".db:")[2]
+    file = reference.removesuffix(f":{name}") if name != reference else ""
+    held = optuna.get_all_study_names(storage)
+    # A file that is here was meant; where it isn't, its study may have been brought along.
+    if name in held and not (file and os.path.exists(file)):
+        return store.Store.open(url, name, storage)
+    if not file and any(study.split("@")[0] == name for study in held):
+        return store.open_study(name, url)
+    try:
+        return store.open_study(reference)
+    except StudyError as error:
+        raise StudyError(
+            f"--source {reference}: not in {store.redact(url)}, and on this machine {error}; "
+            "a source that workers elsewhere learn from is kept in the study's own storage"
+        ) from None
 
 
 def carry_out(
