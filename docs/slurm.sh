@@ -5,6 +5,9 @@
 #   umask 077; echo "export TUNER_STORAGE='postgresql://USER:PASSWORD@HOST/DATABASE'" > ~/.tuner-storage
 #   sbatch docs/slurm.sh search_spaces/batching.yaml
 #
+# Where nodes differ, choose one kind (sbatch --constraint=…), or add --allow-mixed to the worker below:
+# each kind then has trials and a front of its own.
+#
 #SBATCH --job-name=tuner-workers
 #SBATCH --array=0-3
 #SBATCH --nodes=1

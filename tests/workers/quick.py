@@ -19,6 +19,8 @@ from tuner.measurement import Configuration, Outcome, Scalar
 from tuner.space import Space
 
 REQUESTS = 5
+PAUSE_S = float(os.environ.get("QUICK_PAUSE_S", "0"))
+"""Each trial takes so much longer, so that something may happen meanwhile."""
 GATE = Path(os.environ["QUICK_GATE"]) if "QUICK_GATE" in os.environ else None
 """No trial ends before this file is there: so everybody has one when somebody is to be killed."""
 
@@ -48,6 +50,7 @@ class Quick:
         for _ in range(REQUESTS):
             self._ask(status_request("m"), timeout=10)
         took_ms = (time.perf_counter() - begun) * 1000 / REQUESTS
+        time.sleep(PAUSE_S)
         return [measured(took_ms, float(configuration["threads"]))] * len(levels)
 
     def attributes(self) -> Mapping[str, Any]:

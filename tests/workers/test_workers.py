@@ -8,18 +8,23 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 
 from tests.endtoend.conftest import Tuner, wait_until
+from tests.study.conftest import measured
 from tests.workers.conftest import QUICK
 from tests.workers.postgres import Postgres
+from tests.workers.test_sharing import values_seen
 from tuner import store
 from tuner.errors import StudyError
 from tuner.measurement import configuration_key
+from tuner.space_file import parse
 
 WIDE = "name: wide\nparameters: {threads: {low: 1, high: 100000}}\n"
 TRIALS = 200
@@ -66,12 +71,22 @@ def running(url: str, name: str, key: str) -> set[object]:
         return set()
 
 
+def killed_in_a_trial(process: subprocess.Popen[str], url: str, name: str) -> bool:
+    """Kill it if it runs a trial at this moment, and only then; whether it was."""
+    process.send_signal(signal.SIGSTOP)  # What it runs stays so while the database is asked.
+    if process.pid in running(url, name, "pid"):
+        process.send_signal(signal.SIGKILL)
+        return True
+    process.send_signal(signal.SIGCONT)
+    return False
+
+
 def test_killed_workers_and_a_restart_of_the_database_lose_nothing_and_repeat_nothing(
     tuner: Tuner, postgres: Postgres
 ) -> None:
     url = postgres.make("crowd")
     gate = tuner.folder / "go"
-    tuner.environment["QUICK_GATE"] = str(gate)
+    tuner.environment |= {"QUICK_GATE": str(gate), "QUICK_PAUSE_S": "0.1"}
     leader = study(tuner, GRID, url, "--sampler", "grid")
     first, second, third = (worker(tuner, "grid", url) for _ in range(3))
     everybody = {p.pid for p in (leader, first, second, third)}
@@ -83,7 +98,7 @@ def test_killed_workers_and_a_restart_of_the_database_lose_nothing_and_repeat_no
     postgres.start()
     enough = min(finished(url, "grid") + 10, TRIALS)
     wait_until(lambda: finished(url, "grid") >= enough, 90, "trials after the restart")
-    second.send_signal(signal.SIGKILL)
+    wait_until(lambda: killed_in_a_trial(second, url, "grid"), 60, "the second one runs a trial")
     assert "***" in ended(leader)
     ended(third)
     kept = store.Store.open(url, "grid")
@@ -96,7 +111,8 @@ def test_killed_workers_and_a_restart_of_the_database_lose_nothing_and_repeat_no
     assert all(r.attributes["machine"]["cpu_model"] for r in found)
     # The trial in flight of each killed worker is lost, no more; a lost claim isn't a loss.
     gone = [r for r in found if r.state == "killed" and "process that ran it" in r.message]
-    assert 1 <= len(gone) <= 2
+    assert {r.attributes["owner"]["pid"] for r in gone} == {first.pid, second.pid}
+    assert len(gone) == 2
     assert "s3cret" not in repr([kept.facts(), kept.environment, found])
     files = [p for p in Path(tuner.folder).rglob("*") if p.is_file()]
     assert files and not [p for p in files if b"s3cret" in p.read_bytes()]
@@ -139,3 +155,36 @@ def test_what_a_dead_host_ran_is_done_by_the_others(tuner: Tuner, postgres: Post
     assert {r.state for r in found} <= {"complete", "killed"}
     (lost,) = [r for r in found if r.attributes["machine"]["host"] == "host-1"]
     assert (lost.state, lost.message) == ("killed", "its worker on host-1 fell silent")
+
+
+def test_of_many_workers_that_keep_a_fact_at_once_one_has_it(postgres: Postgres) -> None:
+    url = postgres.make("facts")
+    kept = [store.Store.create(url, "s", parse(WIDE), {}) for _ in range(6)]
+    for _ in range(5):
+        assert len(values_seen(kept)) == 1
+
+
+def test_a_server_that_is_a_standby_for_a_while_is_waited_for(postgres: Postgres) -> None:
+    url = postgres.make("failover")
+    space = parse(WIDE)
+    kept = store.Store.create(url, "s", space, {})
+    number = kept.start({"threads": 1}, space, {}, {})
+    url = url.replace("postgresql:", "postgresql+psycopg2:")  # What no driver means changes.
+    admin = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
+    database = "ALTER DATABASE failover SET default_transaction_read_only = "
+
+    def say(*commands: str) -> None:
+        with admin.connect() as connection:
+            for command in ("SET default_transaction_read_only = off", *commands):
+                connection.execute(sqlalchemy.text(command))
+
+    say(database + "on",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'failover' "
+        "AND pid <> pg_backend_pid()")
+    over = threading.Timer(1.5, say, [database + "off"])
+    over.start()
+    begun = time.monotonic()
+    assert kept.finish(number, measured(20.0, 0.5), space).state == "complete"
+    assert time.monotonic() - begun > 1.0
+    over.join()
+    admin.dispose()
