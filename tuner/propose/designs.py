@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Callable
@@ -179,19 +180,16 @@ def value_at(parameter: Parameter, share: float) -> Scalar:
 def screening(space: Space) -> ListProposer:
     """A Plackett–Burman design over the ends of every knob, and the middle of the space.
 
-    Tells the main effects of k knobs apart in the next multiple of four above k trials
-    (Plackett & Burman 1946). Knobs with more than two unordered choices are seen at their first
+    Tells the main effects of k knobs apart in little more than k trials, a power of two or 12 or
+    20 times one (Plackett & Burman 1946). Knobs with more than two unordered choices are seen at their first
     and last one; points that aren't valid move to the nearest valid configuration.
 
     Raises:
         SpaceError: there is none near a point of a space too large to enumerate.
     """
-    from pydoe import pbdesign
-
     nearest, history = Nearest(space), History()
-    rows = [(row + 1) / 2 for row in np.asarray(pbdesign(len(space.parameters)), dtype=float)]
     design: list[Configuration] = []
-    for shares in [*rows, np.full(len(space.parameters), 0.5)]:
+    for shares in [*_plackett_burman(len(space.parameters)), np.full(len(space.parameters), 0.5)]:
         wanted = at(space, shares)
         chosen = nearest.to(wanted, history, repeats=False)
         if not nearest.is_enumerated and (chosen is None or history.has_seen(chosen)):
@@ -206,3 +204,14 @@ def screening(space: Space) -> ListProposer:
             history.propose(chosen)
             design.append(chosen)
     return ListProposer("screening", design)
+
+
+def _plackett_burman(columns: int) -> Floats:
+    """The smallest design of at least so many columns, cut to them; entries 0 and 1."""
+    from pydoe import pbdesign
+
+    # Not every multiple of four is known to the library, but the next power of two is.
+    for wider in range(columns, 2 * columns + 4):
+        with contextlib.suppress(ValueError):
+            return (np.asarray(pbdesign(wider), dtype=float)[:, :columns] + 1) / 2
+    raise AssertionError(f"no design of {columns} columns")
