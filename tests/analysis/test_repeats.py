@@ -281,6 +281,19 @@ def test_thin_noise_is_pooled_over_the_studies_of_a_recording() -> None:
     assert P99 not in together.attrs["noise_unknown"]
 
 
+def test_a_study_without_repeats_has_the_noise_of_its_sisters() -> None:
+    def level(factors: tuple[float, ...]) -> pd.DataFrame:
+        return trials([{"size": s, "p99": f * 10, "half": 0.1} for f in factors for s in range(6)])
+
+    pooled = pool(level((1.0,)), lambda: [level((0.9, 1.1))])
+    assert pooled["repeats"].tolist() == [1] * 6 and P99 not in pooled.attrs["noise_unknown"]
+    assert (pooled["latency_p99_high_ms"] > 13).all()
+    (noise,) = [n for n in pooled.attrs["noise"] if n["metric"] == P99]
+    assert (noise["studies"], noise["degrees"], noise["drift_p_value"]) == (1, 6, None)
+    apart = pool(level((1.0,)), lambda: [level((1.0,))])
+    assert apart["latency_p99_high_ms"].tolist() == pytest.approx([10.1] * 6)
+
+
 def test_a_study_that_tells_its_own_noise_does_not_ask_its_sisters() -> None:
     rows = [{"size": s, "p99": p * 10, "half": 0.1, "energy": p, "rps": p}
             for p in (0.8, 1.2) for s in range(6)]

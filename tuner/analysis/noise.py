@@ -116,8 +116,8 @@ def pooled_noise(noises: Sequence[Noise | None]) -> Noise | None:
     """
     known = [noise for noise in noises if noise is not None]
     known = [noise for noise in known if noise.relative == known[0].relative]
-    if len(known) < 2:
-        return known[0] if known else None
+    if not known:
+        return None
     own = known[0] is noises[0]
     weights = np.array([noise.degrees for noise in known], dtype=float)
     variance = float(np.average([noise.deviation**2 for noise in known], weights=weights))

@@ -75,12 +75,13 @@ def pool(table: pd.DataFrame, sisters: Sisters | None = None) -> pd.DataFrame:
     metrics = [m for m in dict.fromkeys([*METRICS, *_bounded(table)]) if m in table.columns]
     once = len(np.unique(ids)) == len(table)
     noises: dict[str, Noise | None] = dict.fromkeys(metrics) if once else _noises(table, metrics, ids)
-    if sisters is not None and any(_is_thin(noise) for noise in noises.values()):
+    told = [m for m in metrics if np.isfinite(numbers(table, m)).any()]
+    if sisters is not None and any(_is_thin(noises[m]) for m in told):
         others = [
             _noises(widened(t), metrics, same_configuration(t, parameters)) for t in sisters()
             if set(parameters) <= set(t.columns)
         ]
-        for m in metrics:
+        for m in told:
             if _is_thin(noises[m]):
                 noises[m] = pooled_noise([noises[m], *(other[m] for other in others)])
     if once and not longer and not any(noises.values()):
