@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 _LENGTH = (np.log(2.0), 0.8)
 """Mean and deviation of the logarithm of a length scale; the unit cube has side 1."""
 _MAIN = (0.0, 1.0)
-_JOINT = (-0.5, 1.5)
+_JOINT = (0.5, 1.5)
 """The same of the variance of main effects and of their interplay, relative to the scale's."""
 _SHARE = 1.5
 """Deviation of the logarithm of a column's share in the main effects."""
@@ -32,7 +32,7 @@ _DEGREES = 2.0
 """Trials that the prior scale counts for."""
 LOG_SCALE = 0.5
 """Deviation to expect of a logarithm of performance: knobs change it by a factor of about 1.6."""
-_DRAWN, _CHAINS, _SWEEPS, _SHRINKS = 192, 12, 5, 12
+_DRAWN, _CHAINS, _SWEEPS, _SHRINKS = 192, 24, 6, 12
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,8 @@ class AveragedSurrogate:
         for _ in range(_SWEEPS):
             self._sweep(chains, reached)
         self._fitted = self._density(chains)[1]
+        self.evidence = float(reached.mean())
+        """Log density of the responses, up to a constant, averaged over the chains."""
         return self
 
     def predict(self, X: Floats) -> tuple[Floats, Floats]:

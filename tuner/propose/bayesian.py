@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,26 @@ class Data:
 
     X: Floats
     y: Floats
+
+
+class Model(Protocol):
+    """Predicts mean and deviation of a response at rows of shape (n, columns), each shape (n,)."""
+
+    def predict(self, X: Floats) -> tuple[Floats, Floats]: ...
+
+
+@dataclass(frozen=True)
+class Multiple:
+    """A response as another one times a factor, all as logarithms."""
+
+    base: Model
+    factor: Model
+    power: int
+    """-1 where it is divided by the factor."""
+
+    def predict(self, X: Floats) -> tuple[Floats, Floats]:
+        (base, far), (factor, off) = self.base.predict(X), self.factor.predict(X)
+        return base + self.power * factor, np.hypot(far, off)
 
 
 class BayesianProposer(Proposer):
@@ -179,22 +199,37 @@ class BayesianProposer(Proposer):
 
     def _beliefs(self, X: Floats) -> tuple[list[Belief], Floats, dict[str, Any]]:
         """Beliefs at the candidates, the reference point, and notes."""
-        beliefs, ceilings = [], []
+        known = [self._data(i) for i in range(len(self._space.objectives))]
+        models = self._models(known)
         pending = self._encoder.encode(self._history.pending)
         self._pending_values: list[Floats] = []
-        for objective in range(len(self._space.objectives)):
-            data, logarithmic = self._data(objective)
-            model = self._fit(f"objective {objective}", data, logarithmic)
-            if len(pending):
+        if len(pending):
+            joined = []
+            for (data, logarithmic), model in zip(known, models):
                 guess, _ = model.predict(pending)
                 self._pending_values.append(np.exp(guess) if logarithmic else guess)
-                joined = Data(np.vstack([data.X, pending]), np.concatenate([data.y, guess]))
-                model = self._fit(f"objective {objective}", joined, logarithmic)
-            mean, deviation = model.predict(X)
-            beliefs.append(Belief(mean, deviation, logarithmic))
+                y = np.concatenate([data.y, guess])
+                joined.append((Data(np.vstack([data.X, pending]), y), logarithmic))
+            models = self._models(joined)
+        beliefs, ceilings = [], []
+        for (data, logarithmic), model in zip(known, models):
+            beliefs.append(Belief(*model.predict(X), logarithmic))
             worst = np.exp(data.y.max()) if logarithmic else data.y.max()
             ceilings.append(max(float(beliefs[-1].centre().max()), float(worst)))
         return beliefs, np.array(ceilings), {}
+
+    def _models(self, known: Sequence[tuple[Data, bool]]) -> list[Model]:
+        """A model of each objective. Where their quotient is easier to explain than one of them
+        (an energy is a duration times a power), that one is the other's multiple."""
+        own = [self._fit(f"objective {i}", *one) for i, one in enumerate(known)]
+        models: list[Model] = list(own)
+        if len(known) == 2 and all(logarithmic for _, logarithmic in known):
+            (first, _), (second, _) = known
+            rest = self._fit("quotient", Data(second.X, second.y - first.y), True)
+            worst = int(np.argmin([own[0].evidence, own[1].evidence, rest.evidence]))
+            if worst < 2:
+                models[worst] = Multiple(own[1 - worst], rest, (-1, 1)[worst])
+        return models
 
     def _expected_of_pending(self) -> Floats:
         return np.column_stack(self._pending_values) if self._pending_values else np.empty((0, 2))

@@ -145,6 +145,12 @@ class Surrogate:
         return np.asarray(self._gp.kernel_.theta)
 
     @property
+    def evidence(self) -> float:
+        """Log density of the responses at the mode, up to a constant."""
+        reached = self._gp.log_marginal_likelihood(self._gp.kernel_.theta)
+        return float(reached) - len(self._gp.y_train_) * float(np.log(self._scale))
+
+    @property
     def noise(self) -> float:
         """Deviation of what the knobs don't explain, in the response's unit."""
         return float(np.exp(self.theta[-1] / 2)) * self._scale

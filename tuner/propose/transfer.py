@@ -12,15 +12,15 @@ whose knobs don't even explain its own responses is left out from the start.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tuner.propose.averaged import AveragedSurrogate
-from tuner.propose.bayesian import AVERAGED, BayesianProposer, Data, Floats
+from tuner.propose.bayesian import AVERAGED, BayesianProposer, Data, Floats, Model
 from tuner.propose.history import derived_seed
-from tuner.propose.improvement import Belief
 from tuner.propose.source import Source
 from tuner.propose.surrogate import Surrogate
 from tuner.space import Space
@@ -123,7 +123,20 @@ def evidence(values: Floats, spread: float) -> float:
     return -n / 2 * float(np.log((left_out @ left_out + (_FLOOR * spread) ** 2) / (n + 1)))
 
 
-Model = Surrogate | AveragedSurrogate | Linked
+@dataclass(frozen=True)
+class Mixture:
+    """Models of one response, each with a weight."""
+
+    parts: Sequence[tuple[float, Model]]
+
+    def predict(self, X: Floats) -> tuple[Floats, Floats]:
+        means, squares = np.zeros(len(X)), np.zeros(len(X))
+        total = sum(weight for weight, _ in self.parts)
+        for weight, model in self.parts:
+            mean, deviation = model.predict(X)
+            means += weight / total * mean
+            squares += weight / total * (deviation**2 + mean**2)
+        return means, np.sqrt(np.maximum(squares - means**2, 1e-12))
 
 
 class TransferProposer(BayesianProposer):
@@ -184,22 +197,6 @@ class TransferProposer(BayesianProposer):
             return Data(data.X, np.exp(data.y)), False
         return data, logarithmic
 
-    def _beliefs(self, X: Floats) -> tuple[list[Belief], Floats, dict[str, Any]]:
-        pending = self._encoder.encode(self._history.pending)
-        self._pending_values = []
-        beliefs, ceilings = [], []
-        for i, (data, logarithmic) in enumerate(self._known):
-            models = self._models(i, data, logarithmic)
-            if len(pending):
-                guess, _ = _mixture(models, self._shares, pending)
-                self._pending_values.append(np.exp(guess) if logarithmic else guess)
-                joined = Data(np.vstack([data.X, pending]), np.concatenate([data.y, guess]))
-                models = self._models(i, joined, logarithmic)
-            beliefs.append(Belief(*_mixture(models, self._shares, X), logarithmic))
-            seen = np.exp(data.y) if logarithmic else data.y
-            ceilings.append(max([float(beliefs[i].centre().max()), *map(float, seen)]))
-        return beliefs, np.array(ceilings), {}
-
     def _weigh(self) -> dict[str, float]:
         """Weight of each source, and of the target alone, over all objectives together."""
         names = [source.name for source in self._sources]
@@ -221,16 +218,22 @@ class TransferProposer(BayesianProposer):
         likelihoods = np.exp(densities - densities.max())
         return dict(zip(totals, (likelihoods / likelihoods.sum()).tolist()))
 
-    def _models(self, objective: int, data: Data, logarithmic: bool) -> dict[str, Model]:
-        rng = np.random.default_rng(derived_seed(self._seed, len(data.y)))
-        models: dict[str, Model] = {
-            source.name: Linked(self._prior(source, objective, logarithmic), data, rng)
-            for source in self._sources
-            if self._shares.get(source.name, 0.0) > _NEGLIGIBLE
-        }
-        if self._shares.get(OWN, 0.0) > _NEGLIGIBLE:
-            models[OWN] = self._fit(f"objective {objective}", data, logarithmic)
-        return models
+    def _models(self, known: Sequence[tuple[Data, bool]]) -> list[Model]:
+        """The target's own models beside its links to each source, by their weights."""
+        kept = {s.name: s for s in self._sources if self._shares[s.name] > _NEGLIGIBLE}
+        own = self._shares.get(OWN, 0.0)
+        alone = super()._models(known) if own > _NEGLIGIBLE else []
+        if not kept:
+            return alone
+        mixtures: list[Model] = []
+        for i, (data, logarithmic) in enumerate(known):
+            rng = np.random.default_rng(derived_seed(self._seed, len(data.y)))
+            parts: list[tuple[float, Model]] = [
+                (self._shares[name], Linked(self._prior(source, i, logarithmic), data, rng))
+                for name, source in kept.items()
+            ]
+            mixtures.append(Mixture([*parts, (own, alone[i])] if alone else parts))
+        return mixtures
 
     def _prior(self, source: Source, objective: int, logarithmic: bool) -> Prior:
         key = (source.name, objective, logarithmic)
@@ -266,16 +269,3 @@ def _thinned(source: Source, seed: int) -> Source:
     complete = [o for o in source.observations if o.values is not None]
     order = np.random.default_rng(seed).permutation(len(complete))[:_POINTS]
     return Source(source.name, tuple(complete[i] for i in order.tolist()))
-
-
-def _mixture(
-    models: Mapping[str, Model], shares: Mapping[str, float], X: Floats
-) -> tuple[Floats, Floats]:
-    """Mean and deviation of the mixture of the models' predictions."""
-    means, squares = np.zeros(len(X)), np.zeros(len(X))
-    total = sum(shares[name] for name in models)
-    for name, model in models.items():
-        mean, deviation = model.predict(X)
-        means += shares[name] / total * mean
-        squares += shares[name] / total * (deviation**2 + mean**2)
-    return means, np.sqrt(np.maximum(squares - means**2, 1e-12))
