@@ -1,0 +1,76 @@
+"""Sources from elsewhere: of one name, of other ranges, of other kinds, of three objectives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.propose.test_behaviour import PLANE, plane, run
+from tuner.measurement import configuration_key
+from tuner.propose import Observation, Source, make
+from tuner.propose.encoding import INACTIVE, Encoder
+from tuner.propose.transfer import Prior
+from tuner.space import Objective, Parameter, Space
+
+
+def source(name, response) -> Source:
+    every = PLANE.configurations()
+    return Source(name, tuple(Observation(c, "complete", response(c)) for c in every))
+
+
+def test_sources_of_one_name_have_beliefs_and_weights_of_their_own():
+    def opposite(c):
+        a, b = plane(c)
+        return 20.0 / a, 20.0 / b
+
+    sources = (source("own", plane), source("own", opposite), source("b", opposite))
+    seen = run(make("transfer", PLANE, seed=0, sources=sources), 6, plane)
+    weights = seen[-1].notes["weights"]
+    assert set(weights) == {"own", "own#2", "own#3", "b"}
+    assert weights["own#2"] > 0.9
+    assert weights["own#3"] < 0.1 and weights["own#3"] == pytest.approx(weights["b"])
+    assert sum(weights.values()) == pytest.approx(1.0)
+
+
+def test_transfer_takes_three_objectives_from_its_first_trial_on():
+    def three(c):
+        return (*plane(c), 1.0 + c["c"])
+
+    space = replace(PLANE, objectives=tuple(Objective(n, "minimize") for n in "xyz"))
+    seen = run(make("transfer", space, seed=0, sources=(source("earlier", three),)), 8, three)
+    assert len({configuration_key(o.configuration) for o in seen}) == 8
+    # All three are good at b = c = 0, whatever a is.
+    assert seen[0].configuration["b"] == seen[0].configuration["c"] == 0
+
+
+def test_what_lies_beyond_a_range_is_at_its_end_and_what_is_no_number_tells_nothing():
+    space = Space("s", (
+        Parameter("timeout", "int", low=1, high=10_000, log=True),
+        Parameter("share", "float", low=0.0, high=2.0),
+    ))
+    values = [0, 1, 100, 10_000, 10**6, "off", True, None, float("nan"), -3.0, float("inf")]
+    encoded = Encoder(space).encode([{"timeout": v, "share": v} for v in values])
+    middle = INACTIVE
+    assert encoded[:, 0] == pytest.approx(
+        [0, 0, 0.5, 1, 1, middle, middle, middle, middle, 0, 1]
+    )
+    assert encoded[:, 1] == pytest.approx([0, 0.5, 1, 1, 1, middle, middle, middle, middle, 0, 1])
+
+
+def test_a_source_s_belief_is_worked_out_once_for_each_configuration(monkeypatch):
+    rng = np.random.default_rng(0)
+    X, new = rng.random((30, 2)), rng.random((50, 2))
+    prior = Prior(X, X.sum(axis=1))
+    asked, mean = [], prior._model.mean
+    monkeypatch.setattr(prior._model, "mean", lambda rows: asked.append(len(rows)) or mean(rows))
+    whole = prior.mean(new)
+    assert whole == pytest.approx(mean(new))
+    assert (prior.mean(new[::-2]) == whole[::-2]).all()
+    prior.mean(np.vstack([new[:3], X[:4]]))
+    assert asked == [50, 4]
+    monkeypatch.setattr("tuner.propose.transfer._KNOWN", 10)
+    assert prior.mean(np.vstack([new[:3], X[5:6]]))[:3] == pytest.approx(whole[:3])
+    assert len(prior._known) == 4
+    assert prior.mean(np.empty((0, 2))).shape == (0,)
