@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
-from tuner import cli
+from tuner import cli, study
 from tuner.errors import TableError
 from tuner.replay.live import judge
 
@@ -69,6 +70,32 @@ def test_each_sampler_has_studies_of_its_own_and_the_command_goes_on(compared, c
     options = ["--sampler", "random", "--trials", "2", "--repeats", "1", "--jobs", "1", "--json"]
     assert cli.main(["replay", "--table", file, *options]) == 0
     assert json.loads(capsys.readouterr().out)["configurations"] == 2
+
+
+def test_a_study_measured_before_is_a_source_of_the_samplers_that_learn(compared, capsys):
+    assert compared("--trials", "2", "--repeats", "1", "--sampler", "grid", "--json") == 0
+    capsys.readouterr()
+    source = ["--source", "studies/small-compare.db:small-compare-grid-1"]
+    learning = ["--sampler", "transfer", "--repeats", "1", "--trials", "1"]
+    assert compared(*source, *learning, "--json") == 0
+    told = json.loads(capsys.readouterr().out)["samplers"]
+    assert told["transfer"]["weights"] == {"small-compare-grid-1": [1.0]}
+    assert "small-compare-grid-1" in told["transfer"]["explanation"]
+    assert compared(*source, "--sampler", "random,grid") == 2
+    assert "learns from no other study" in capsys.readouterr().err
+
+
+def test_the_timeout_is_the_whole_commands(compared, monkeypatch):
+    granted, go_on = [], study.run
+
+    def run(*args, timeout_s, **more):
+        granted.append((time.monotonic(), timeout_s))
+        return go_on(*args, timeout_s=timeout_s, **more)
+
+    monkeypatch.setattr(study, "run", run)
+    assert compared("--trials", "1", "--repeats", "1", "--timeout", "2m") == 0
+    (start, first), (later, second) = granted
+    assert second <= first - (later - start) + 0.01 < 120.0
 
 
 def test_a_space_with_factors_is_refused(compared, capsys):

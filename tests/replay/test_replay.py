@@ -11,10 +11,11 @@ import pytest
 
 from tuner.cli import replay as command
 from tuner.errors import TableError, UsageError
-from tuner.propose import make
+from tuner.propose import NAMES, Source, make
 from tuner.replay import compare, read_table
 from tuner.replay.compare import replay
 from tuner.replay.table import from_frame
+from tuner.replay.yardstick import Yardstick
 
 
 def frame() -> pd.DataFrame:
@@ -37,9 +38,31 @@ def arguments(*texts: str) -> argparse.Namespace:
     return parser.parse_args(list(texts))
 
 
-def test_every_sampler_stays_inside_the_table():
-    reports = compare(table(), ["random", "tpe", "nsga2", "qmc"], trials=20, repeats=2)
-    assert all(len(report.median) == 20 for report in reports.values())
+def conditional():
+    rows = [
+        {"on": on, "size": size if on else np.nan, "b": b, "x": 1.0 + size + b, "y": 9.0 - size}
+        for on in (False, True)
+        for size in ((1, 2, 4, 8) if on else (0,))
+        for b in range(4)
+        if size * b < 20
+    ]
+    return from_frame(pd.DataFrame(rows), ["on", "size", "b"], ["x", "y"], "conditional")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "gp"])
+def test_every_sampler_stays_inside_a_conditional_table_and_tries_nothing_twice(name):
+    answered = conditional()
+    sources = (Source("earlier", tuple(answered.observations())),) if name == "transfer" else ()
+    proposer = make(name, answered.space, seed=0, budget=12, sources=sources)
+    run = replay(answered, proposer, 12, np.random.default_rng(0))
+    assert len(set(run.places)) == len(run.places) >= (5 if name == "screening" else 12)
+
+
+def test_the_yardstick_is_the_area_below_the_scaled_front():
+    yardstick = Yardstick.over(np.array([(10.0, 3.0), (15.0, 2.0), (20.0, 1.0)]))
+    assert yardstick.whole == pytest.approx(0.25)
+    assert yardstick.curve([(10.0, 3.0), None, (15.0, 2.0)]).tolist() == [0.0, 0.0, 1.0]
+    assert yardstick.curve([(17.5, 2.0)]).tolist() == pytest.approx([0.125 / 0.25])
 
 
 def test_the_grid_reaches_the_whole_hypervolume_and_the_whole_front():
@@ -146,3 +169,69 @@ def test_shuffle_without_a_source_is_refused():
     run = arguments("--table", "t", "--parameters", "a", "--objectives", "x", "--shuffle-source")
     with pytest.raises(UsageError, match="--source"):
         command.run(run)
+
+
+@pytest.fixture
+def replayed(tmp_path, capsys):
+    """Runs ``tuner replay`` on the table with a source, itself or a part; what it printed."""
+    file = tmp_path / "t.csv"
+    frame().to_csv(file)
+    frame()[::2].to_csv(tmp_path / "part.csv")
+    common = ["--table", str(file), "--parameters", "a,b", "--jobs", "1", "--repeats", "2"]
+
+    def run(*more: str, objectives: str = "x,y", source: str | None = "t.csv") -> str:
+        given = ["--source", str(tmp_path / source)] if source else []
+        args = arguments(*common, "--objectives", objectives, "--trials", "5", *given, *more)
+        assert command.run(args) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_a_source_has_a_weight_in_each_trial(replayed):
+    report = json.loads(replayed("--sampler", "transfer,random", "--json"))["samplers"]
+    weights = report["transfer"]["weights"]["t"]
+    assert len(weights) == 5 and weights[-1] > 0.9
+    assert report["random"]["weights"] == {}
+    text = replayed("--sampler", "transfer")
+    assert f"weight of t in transfer by trial: {' '.join(f'{w:.2f}' for w in weights)}" in text
+
+
+def test_a_source_is_shuffled_the_same_with_the_same_seed(replayed):
+    def shuffled(seed: str):
+        # So small a source isn't left out before the first trial.
+        more = ["--sampler", "transfer", "--shuffle-source", "--seed", seed, "--json"]
+        return json.loads(replayed(*more, source="part.csv"))["samplers"]["transfer"]["weights"]
+
+    first = shuffled("3")
+    assert len(first["part (shuffled)"]) == 5
+    assert first == shuffled("3") != shuffled("4")
+
+
+def test_a_derived_column_may_use_the_one_before(replayed):
+    derived = ["--derive", "twice=y*2", "--derive", "more=twice+1", "--sampler", "grid", "--json"]
+    told = json.loads(replayed(*derived, objectives="x,more", source=None))
+    plain = json.loads(replayed("--sampler", "grid", "--json", source=None))
+    assert told["objectives"] == ["x", "more"]
+    assert told["samplers"]["grid"]["median"] == pytest.approx(plain["samplers"]["grid"]["median"])
+
+
+def test_what_each_sampler_does_is_told(replayed):
+    report = json.loads(replayed("--sampler", "auto,tpe", "--json", source=None))["samplers"]
+    assert "auto takes bayesian, because" in report["auto"]["explanation"]
+    assert "29 configurations" in report["auto"]["explanation"]
+    text = replayed("--sampler", "auto,tpe", source=None)
+    assert report["auto"]["explanation"] in text and report["tpe"]["explanation"] in text
+
+
+def test_the_json_has_the_promised_types(replayed):
+    told = json.loads(replayed("--sampler", "grid,random", "--trials", "40", "--json", source=None))
+    assert (told["trials"], told["repeats"], told["seed"], told["configurations"]) == (40, 2, 0, 29)
+    for name, report in told["samplers"].items():
+        for curve in (report["median"], report["q25"], report["q75"]):
+            assert len(curve) == 40 and all(isinstance(v, float) for v in curve)
+        assert isinstance(report["trials_to_95"], int) and isinstance(report["trials_to_99"], int)
+        assert report["trials_to_95"] <= report["trials_to_99"], name
+        assert isinstance(report["front_share"], float) and isinstance(report["weights"], dict)
+    short = json.loads(replayed("--sampler", "grid", "--trials", "1", "--json", source=None))
+    assert short["samplers"]["grid"]["trials_to_99"] is None
