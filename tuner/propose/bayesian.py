@@ -214,8 +214,8 @@ class BayesianProposer(Proposer):
         beliefs, ceilings = [], []
         for (data, logarithmic), model in zip(known, models):
             beliefs.append(Belief(*model.predict(X), logarithmic))
-            worst = np.exp(data.y.max()) if logarithmic else data.y.max()
-            ceilings.append(max(float(beliefs[-1].centre().max()), float(worst)))
+            seen = np.exp(data.y) if logarithmic else data.y
+            ceilings.append(max([float(beliefs[-1].centre().max()), *map(float, seen)]))
         return beliefs, np.array(ceilings), {}
 
     def _models(self, known: Sequence[tuple[Data, bool]]) -> list[Model]:
