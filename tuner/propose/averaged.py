@@ -7,6 +7,7 @@ sampling (Murray, Adams & MacKay 2010), all chains at once, and the predictions 
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,10 +88,19 @@ class AveragedSurrogate:
         chains, reached = drawn[kept], densities[kept]
         for _ in range(_SWEEPS):
             self._sweep(chains, reached)
-        self._fitted = self._density(chains)[1]
+        self._chains, self._fitted = chains, self._density(chains)[1]
         self.evidence = float(reached.mean())
         """Log density of the responses, up to a constant, averaged over the chains."""
         return self
+
+    def on(self, X: Floats, y: Floats) -> AveragedSurrogate:
+        """The hyperparameters learnt here, on other trials of the same knobs."""
+        other = copy.copy(self)
+        other._X, other._offset = X, float(y.mean()) if self._constant else 0.0
+        other._y = y - other._offset
+        reached, other._fitted = other._density(self._chains)
+        other.evidence = float(reached.mean())
+        return other
 
     def predict(self, X: Floats) -> tuple[Floats, Floats]:
         """Mean and deviation of a trial at each row, noise included; each shape (n,).

@@ -27,7 +27,8 @@ def table_of(store: Store) -> Any:
     and ``latency_p99_high_ms`` (empty = unknown); ``feasible``, ``valid`` (measured without
     failure), ``reason``; ``window_s``; ``started`` (UTC); ``batch_rows_mean``: rows in a batch
     of the stage, where the server ran and counted any; ``energy_basis``: how the energy was
-    measured, as JSON of ``measurement.energy_basis``. ``attrs`` holds ``name``, ``parameters``,
+    measured, as JSON of ``measurement.energy_basis``; ``p99_interval_bounded``: whether the stage
+    held enough requests for an upper bound of its p99. ``attrs`` holds ``name``, ``parameters``,
     ``objectives``, ``directions``, ``environment``, ``space``, ``energy_source`` (a list where
     there are several) and ``measured_again``: what ``tuner measure`` stored since.
     """
@@ -40,7 +41,7 @@ def table_of(store: Store) -> Any:
     columns = [
         "number", *names, *metrics, *(c for m in bounded for c in interval_names(m)),
         "feasible", "valid", "reason", "window_s", "started", "batch_rows_mean",
-        "energy_basis",
+        "energy_basis", "p99_interval_bounded",
     ]
     with uncollected():
         rows = [_row(record, names, metrics, bounded) for record in records]
@@ -63,6 +64,7 @@ def _row(
     record: TrialRecord, names: list[str], metrics: list[str], bounded: list[str]
 ) -> dict[str, Any]:
     energy = record.measurement.get("energy")
+    stage = record.measurement.get("stage") or {}
     row: dict[str, Any] = {
         "number": record.number,
         **{n: record.configuration.get(n) for n in names},
@@ -70,10 +72,11 @@ def _row(
         "feasible": record.feasible,
         "valid": record.state == "complete",
         "reason": record.reason,
-        "window_s": (record.measurement.get("stage") or {}).get("window_s"),
+        "window_s": stage.get("window_s"),
         "started": record.started,
         "batch_rows_mean": _batch_rows_mean(record),
         "energy_basis": json.dumps(energy_basis(energy)) if energy else None,
+        "p99_interval_bounded": (stage.get("details") or {}).get("p99_interval_bounded"),
     }
     for metric in bounded:
         row.update(zip(interval_names(metric), record.intervals.get(metric, (None, None))))
