@@ -108,7 +108,9 @@ def test_it_ends_once_the_interval_is_as_narrow_as_asked_and_tells_it(
         assert word in done.stdout
     kept = store.open_study(f"{file}:{LEVEL}").get("measured_again")
     assert kept[:-1] == earlier
-    assert kept[-1]["window_s"] == pytest.approx(4.0, abs=1.5)
+    # The shortest window is four seconds; on a busy machine the p99 has no upper bound by then,
+    # and an interval without one is not narrow. A minute is the limit.
+    assert 3.0 < kept[-1]["window_s"] < 30.0
 
 
 def test_a_trial_that_does_not_exist_is_refused(tuner: Tuner) -> None:
