@@ -100,17 +100,20 @@ def test_it_measures_the_trials_configuration_at_its_level_and_keeps_it_beside_t
 def test_it_ends_once_the_interval_is_as_narrow_as_asked_and_tells_it(
     tuner: Tuner, file: Path
 ) -> None:
-    earlier = store.open_study(f"{file}:{LEVEL}").get("measured_again") or []
-    done = measure(tuner, "--precision", "1000")
-    assert done.returncode == 0, done.stderr
-    for word in ("p50", "p95", "p99", "as precise as asked", "requests/s", "J a request",
-                 "in study"):
-        assert word in done.stdout
-    kept = store.open_study(f"{file}:{LEVEL}").get("measured_again")
-    assert kept[:-1] == earlier
-    # The shortest window is four seconds; on a busy machine the p99 has no upper bound by then,
-    # and an interval without one is not narrow. A minute is the limit.
-    assert 3.0 < kept[-1]["window_s"] < 30.0
+    for _ in range(3):
+        # On a busy machine the p99 may have no upper bound after four seconds, and an interval
+        # without one is not narrow.
+        earlier = store.open_study(f"{file}:{LEVEL}").get("measured_again") or []
+        done = measure(tuner, "--precision", "1000")
+        assert done.returncode == 0, done.stderr
+        for word in ("p50", "p95", "p99", "as precise as asked", "requests/s", "J a request",
+                     "in study"):
+            assert word in done.stdout
+        kept = store.open_study(f"{file}:{LEVEL}").get("measured_again")
+        assert kept[:-1] == earlier
+        if kept[-1]["window_s"] <= 5.5:
+            break
+    assert kept[-1]["window_s"] == pytest.approx(4.0, abs=1.5)
 
 
 def test_a_trial_that_does_not_exist_is_refused(tuner: Tuner) -> None:

@@ -92,22 +92,17 @@ def test_a_module_that_only_the_database_names_is_not_run(
     assert f"--objective {QUICK}" in capsys.readouterr().err
 
 
-def test_a_binary_that_only_the_database_names_is_not_run(
-    url: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("named", "told"), [
+    ({"server_binary": "/tmp/evil"}, "--server-binary /tmp/evil"),
+    ({"image": "evil/image"}, "--image evil/image"),
+])
+def test_a_program_that_only_the_database_names_is_not_run(
+    url: str, capsys: pytest.CaptureFixture[str], named: dict[str, str], told: str
 ) -> None:
     kept = store.Store.open(url, "s")
-    kept.put("options", {**kept.get("options"), "deployer": {"server_binary": "/tmp/evil"}})
+    kept.put("options", {**kept.get("options"), "deployer": named})
     assert worker(url, "--objective", QUICK) == 2
-    assert "--server-binary /tmp/evil" in capsys.readouterr().err
-
-
-def test_an_image_that_only_the_database_names_is_not_run(
-    url: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    kept = store.Store.open(url, "s")
-    kept.put("options", {**kept.get("options"), "deployer": {"image": "evil/image"}})
-    assert worker(url, "--objective", QUICK) == 2
-    assert "--image evil/image" in capsys.readouterr().err
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("deployer", "program"), [

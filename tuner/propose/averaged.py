@@ -76,9 +76,7 @@ class AveragedSurrogate:
 
     def fit(self, X: Floats, y: Floats) -> AveragedSurrogate:
         """Learn from inputs of shape (n, columns), each in [0, 1], and responses of shape (n,)."""
-        self._X = X
-        self._offset = float(y.mean()) if self._constant else 0.0
-        self._y = y - self._offset
+        self._given(X, y)
         drawn = self._rng.standard_normal((_DRAWN, 3 * X.shape[1] + 3))
         densities = self._density(drawn)[0]
         weights = np.exp(densities - densities.max())
@@ -88,19 +86,25 @@ class AveragedSurrogate:
         chains, reached = drawn[kept], densities[kept]
         for _ in range(_SWEEPS):
             self._sweep(chains, reached)
-        self._chains, self._fitted = chains, self._density(chains)[1]
-        self.evidence = float(reached.mean())
-        """Log density of the responses, up to a constant, averaged over the chains."""
-        return self
+        return self._held(chains)
 
     def on(self, X: Floats, y: Floats) -> AveragedSurrogate:
         """The hyperparameters learnt here, on other trials of the same knobs."""
         other = copy.copy(self)
-        other._X, other._offset = X, float(y.mean()) if self._constant else 0.0
-        other._y = y - other._offset
-        reached, other._fitted = other._density(self._chains)
-        other.evidence = float(reached.mean())
-        return other
+        other._given(X, y)
+        return other._held(self._chains)
+
+    def _given(self, X: Floats, y: Floats) -> None:
+        self._X = X
+        self._offset = float(y.mean()) if self._constant else 0.0
+        self._y = y - self._offset
+
+    def _held(self, chains: Floats) -> AveragedSurrogate:
+        self._chains = chains
+        reached, self._fitted = self._density(chains)
+        self.evidence = float(reached.mean())
+        """Log density of the responses, up to a constant, averaged over the chains."""
+        return self
 
     def predict(self, X: Floats) -> tuple[Floats, Floats]:
         """Mean and deviation of a trial at each row, noise included; each shape (n,).
