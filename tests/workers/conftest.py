@@ -29,3 +29,11 @@ def tuner(tmp_path: Path) -> Iterator[Tuner]:
     runner.environment["OMP_NUM_THREADS"] = "1"
     yield runner
     runner.end()
+
+
+@pytest.fixture
+def gate(tuner: Tuner) -> Path:
+    """Trials of ``QUICK`` wait until this file is there."""
+    file = tuner.folder / "go"
+    tuner.environment["QUICK_GATE"] = str(file)
+    return file

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -32,11 +33,10 @@ def free_port() -> int:
 
 
 def test_a_proxy_that_is_killed_and_started_again_loses_nothing_and_repeats_nothing(
-    tuner: Tuner, postgres: Postgres
+    tuner: Tuner, postgres: Postgres, gate: Path
 ) -> None:
     url, port = postgres.make("behind"), free_port()
-    gate = tuner.folder / "go"
-    tuner.environment |= {"QUICK_GATE": str(gate), "QUICK_PAUSE_S": "0.2"}
+    tuner.environment["QUICK_PAUSE_S"] = "0.2"
 
     def proxy() -> subprocess.Popen[str]:
         return tuner.start("proxy", "--storage", url, "--port", str(port))
@@ -120,11 +120,10 @@ def on(name: str, pid: int, tuner: Tuner, *arguments: str) -> subprocess.Popen[s
     reason="skipped: needs root, unshare, nsenter and ip",
 )
 def test_a_host_that_reaches_only_the_proxy_does_its_share(
-    tuner: Tuner, postgres: Postgres
+    tuner: Tuner, postgres: Postgres, gate: Path
 ) -> None:
     url = postgres.make("cable")
-    gate = tuner.folder / "go"
-    tuner.environment |= {"QUICK_GATE": str(gate), "QUICK_PAUSE_S": "0.1"}
+    tuner.environment["QUICK_PAUSE_S"] = "0.1"
     (tuner.folder / "space.yaml").write_text(WIDE)
     common = ("--objective", QUICK, "--quiet")
     with two_hosts() as hosts:

@@ -82,11 +82,10 @@ def killed_in_a_trial(process: subprocess.Popen[str], url: str, name: str) -> bo
 
 
 def test_killed_workers_and_a_restart_of_the_database_lose_nothing_and_repeat_nothing(
-    tuner: Tuner, postgres: Postgres
+    tuner: Tuner, postgres: Postgres, gate: Path
 ) -> None:
     url = postgres.make("crowd")
-    gate = tuner.folder / "go"
-    tuner.environment |= {"QUICK_GATE": str(gate), "QUICK_PAUSE_S": "0.1"}
+    tuner.environment["QUICK_PAUSE_S"] = "0.1"
     leader = study(tuner, GRID, url, "--sampler", "grid")
     first, second, third = (worker(tuner, "grid", url) for _ in range(3))
     everybody = {p.pid for p in (leader, first, second, third)}
@@ -134,10 +133,10 @@ def on(host: str | None, tuner: Tuner, *arguments: str) -> subprocess.Popen[str]
     os.geteuid() != 0 or not shutil.which("unshare") or not shutil.which("ip"),
     reason="skipped: needs root, unshare and ip",
 )
-def test_what_a_dead_host_ran_is_done_by_the_others(tuner: Tuner, postgres: Postgres) -> None:
+def test_what_a_dead_host_ran_is_done_by_the_others(
+    tuner: Tuner, postgres: Postgres, gate: Path
+) -> None:
     url = postgres.make("hosts")
-    gate = tuner.folder / "go"
-    tuner.environment["QUICK_GATE"] = str(gate)
     (tuner.folder / "space.yaml").write_text(WIDE)
     common = ("--storage", url, "--objective", QUICK, "--quiet")
     here = on(None, tuner, "study", "--space", "space.yaml", "--sampler", "random",
