@@ -30,6 +30,8 @@ class Options:
     """Options of the deployer, e.g. ``{"server_binary": …}`` or ``{"image": …}``."""
     idle_w: float | None = None
     max_w: float | None = None
+    only_calm: bool = False
+    """As ``trial.Bench``: no measurement beside other work on the machine."""
 
 
 class ServingEvaluator:
@@ -134,6 +136,7 @@ def open(space: Space, options: Options, note: Note) -> Iterator[ServingEvaluato
             max_error_rate=min([r for r in error_rates if r is not None], default=1.0),
             seed=options.seed,
             others=others,
+            only_calm=options.only_calm,
         )
         with TrialRunner(bench) as runner:
             try:

@@ -24,9 +24,13 @@ REASONS: Mapping[str, str] = {
     "energy_lost": "the energy source vanished inside the measured window",
     "energy_unresolved": "the energy above idle is less than the source can tell from nothing",
     "killed": "the study was killed while the trial ran; does not count as finished",
+    "disturbed": "other work took part of the machine, twice; does not count as finished",
     "internal": "tuner itself failed; the traceback is in the log",
 }
 """Why a trial may end without a measurement: reason -> what it means."""
+
+UNFINISHED = ("killed", "disturbed")
+"""Reasons of trials that don't count: their configurations are still to be measured."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tuner.load import disturbance, machine
+from tuner.load import disturbance, machine, wait_until_calm
 
 
 def test_a_busy_loop_shows_as_busy_share() -> None:
@@ -47,3 +47,20 @@ def test_a_disturbed_stage_says_by_what(others: float, steal: float, says: str |
 
 def test_an_unknown_machine_is_not_called_disturbed() -> None:
     assert disturbance({}) is None
+
+
+def test_waiting_ends_with_the_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = iter([machine.Snapshot(busy, 0.0, total) for busy, total in
+                  [(0.0, 0.0), (1.8, 2.0), (1.8, 2.0), (3.0, 4.0), (3.0, 4.0), (3.1, 6.0)]])
+    waited: list[float] = []
+    monkeypatch.setattr(machine, "snapshot", lambda: next(looks))
+    monkeypatch.setattr(machine.time, "sleep", waited.append)
+    assert wait_until_calm()
+    assert len(waited) == 3
+
+
+def test_waiting_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = iter(range(1000))
+    monkeypatch.setattr(machine, "snapshot", lambda: machine.Snapshot(n := next(busy), 0.0, n))
+    monkeypatch.setattr(machine.time, "sleep", lambda _: None)
+    assert not wait_until_calm(at_most_s=0.0)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas
@@ -50,6 +54,29 @@ def test_who_runs_a_trial_is_kept_until_it_ends(file: Path) -> None:
     pack(file)
     owners = [r.state for r in store.load_records(str(file)) if "owner" in r.attributes]
     assert owners == ["running"]
+
+
+def test_no_folder_of_the_machine_stays(tmp_path: Path) -> None:
+    """The command line, messages and logs name programs and files, not where they lie."""
+    kept = Store.create(f"sqlite:///{tmp_path}/a.db", "a", SPACE, {"model": "m"})
+    here = {"command_line": [sys.executable, f"--model={Path.home()}/models/a", f"{Path.cwd()}/b"]}
+    outcomes = [
+        replace(measured(10.0, 0.5), deployment=here),
+        Failure("crash", f"no {Path.home()}/lost", f"File {Path.cwd()}/tuner/x.py"),
+    ]
+    for size, outcome in enumerate(outcomes, start=1):
+        number = kept.start({"size": size}, SPACE, {}, {})
+        kept.finish(number, outcome, SPACE)
+    pack(tmp_path / "a.db")
+    with sqlite3.connect(tmp_path / "a.db") as database:
+        held = dict(database.execute(
+            "SELECT key, value_json FROM trial_user_attributes "
+            "WHERE key IN ('measurement', 'message', 'log_tail')"
+        ).fetchall())
+    deployment = json.loads(held["measurement"])["deployment"]
+    assert deployment["command_line"] == ["python", "--model=~/models/a", "./b"]
+    assert json.loads(held["message"]) == "no ~/lost"
+    assert json.loads(held["log_tail"]) == "File ./tuner/x.py"
 
 
 def test_packing_again_changes_nothing(file: Path) -> None:

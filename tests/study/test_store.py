@@ -129,6 +129,14 @@ def test_a_trial_of_a_dead_process_is_reaped_and_does_not_count(space: Space, ur
     assert record.state == "killed" and not record.is_finished
 
 
+def test_a_disturbed_trial_does_not_count_and_says_why(space: Space, url: str) -> None:
+    kept = Store.create(url, "small", space, {})
+    number = kept.start(CONFIGURATION, space, {}, {})
+    record = kept.finish(number, Failure("disturbed", "other work used 50%"), space)
+    assert record.state == "killed" and not record.is_finished
+    assert (record.reason, record.message) == ("disturbed", "other work used 50%")
+
+
 def test_a_trial_of_a_living_process_is_left_alone(space: Space, url: str) -> None:
     kept = Store.create(url, "small", space, {})
     kept.start(CONFIGURATION, space, {}, {})

@@ -14,7 +14,7 @@ from tests.study.conftest import measured
 from tuner import trial
 from tuner.deploy.base import Deployer, Deployment, DeploymentRequest, ModelToServe
 from tuner.errors import TrialFailure, UnavailableError
-from tuner.measurement import Failure, Measurement, StageResult
+from tuner.measurement import EnergyReading, Failure, Measurement, StageResult
 from tuner.meter import FakeMeter
 from tuner.space import Settings
 from tuner.trial import Bench, TrialRunner
@@ -119,6 +119,57 @@ def test_a_disturbed_stage_is_repeated_once_and_says_so(
     assert len(rates) == 2
     assert "hypervisor" in outcome.stage.details["disturbed_before"]
     assert outcome.stage.details["disturbed"] is None
+
+
+def crowded(monkeypatch: pytest.MonkeyPatch, *rest_s: float) -> None:
+    """Let others use so many CPU seconds of two cores in each window of 10 s."""
+    left = iter(rest_s)
+
+    def close(self: FakeMeter) -> EnergyReading:
+        details = {"rest_cpu_s": next(left), "cpus": 2}
+        return EnergyReading("fake", "estimate", ("cpu",), 10.0, 100.0, details=details)
+
+    monkeypatch.setattr(FakeMeter, "close", close)
+
+
+def test_a_window_that_others_shared_is_measured_again(
+    runner: TrialRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was seen before the stage: only the meter knows whose CPU time it was."""
+    stages(monkeypatch, stage(), stage())
+    crowded(monkeypatch, 10.0, 0.5)
+    (outcome,) = run(runner, tmp_path)
+    assert "50% of the machine" in outcome.stage.details["disturbed_before"]
+    assert outcome.stage.details["disturbed"] is None
+    assert outcome.energy.details["rest_cpu_s"] == 0.5
+
+
+def test_a_stage_disturbed_twice_is_kept_and_says_so_but_not_in_a_recording(
+    runner: TrialRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[None] = []
+    monkeypatch.setattr(trial, "wait_until_calm", lambda: waits.append(None))
+    stages(monkeypatch, stage(STOLEN), stage(STOLEN), stage(STOLEN), stage(STOLEN))
+    (kept,) = run(runner, tmp_path)
+    assert isinstance(kept, Measurement) and "hypervisor" in kept.stage.details["disturbed"]
+    assert not waits
+    runner.bench = replace(runner.bench, only_calm=True)
+    (refused,) = run(runner, tmp_path)
+    assert isinstance(refused, Failure) and refused.reason == "disturbed"
+    assert "hypervisor" in refused.message and len(waits) == 1
+
+
+def test_a_backlog_is_not_taken_for_other_work(
+    runner: TrialRunner, deployer: StillDeployer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An overloaded server would be busy all through the second attempt: that has a fresh one."""
+    overloaded = stage(STOLEN, valid=False, reason="overloaded", message="the queue grew")
+    stages(monkeypatch, overloaded, replace(overloaded, details=QUIET), stage(STOLEN), stage())
+    (outcome,) = run(runner, tmp_path)
+    assert isinstance(outcome, Failure) and outcome.reason == "overloaded"
+    assert deployer.deployed == 2
+    run(runner, tmp_path)
+    assert deployer.deployed == 3
 
 
 def test_a_stage_whose_client_was_late_is_repeated_once(

@@ -22,7 +22,9 @@ from tuner.errors import TunerError
 HELP = "measure every study of a plan completely; goes on where it stopped"
 PLAN = "studies/plan.yaml"
 CALIBRATIONS = 5
-OPTIONS = {"objective": _evaluator.OWN_OBJECTIVE, "deployer": {"monitoring": True}}
+OPTIONS = {
+    "objective": _evaluator.OWN_OBJECTIVE, "deployer": {"monitoring": True}, "only_calm": True
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

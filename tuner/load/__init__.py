@@ -18,6 +18,7 @@ _HOME = {
     "rate_for": "levels",
     "run_stage": "stage",
     "ScriptedServer": "scripted",
+    "wait_until_calm": "machine",
 }
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "disturbance",
     "rate_for",
     "run_stage",
+    "wait_until_calm",
 ]
 
 

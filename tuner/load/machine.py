@@ -15,6 +15,7 @@ STEAL_LIMIT = 0.05
 OTHERS_LIMIT = 0.25
 """Shares of the machine's time beyond which a stage counts as disturbed: stolen by the hypervisor,
 and used by other work just before the stage, while the server was idle."""
+CALM_WAIT_S = 60.0
 
 _STEAL = 7
 _IDLE, _IOWAIT = 3, 4
@@ -95,10 +96,27 @@ def load_average() -> float | None:
         return None
 
 
+def wait_until_calm(at_most_s: float = CALM_WAIT_S) -> bool:
+    """Wait while the machine, whose server idles, is busy with other work; whether it is calm now.
+
+    Looks at a second at a time, and gives up after ``at_most_s`` seconds.
+    """
+    begun = time.monotonic()
+    while True:
+        before = snapshot()
+        time.sleep(1.0)
+        share = between(before, snapshot())
+        if share is None or (share.busy <= OTHERS_LIMIT and share.steal <= STEAL_LIMIT):
+            return True
+        if time.monotonic() - begun >= at_most_s:
+            return False
+
+
 def disturbance(details: Mapping[str, Any]) -> str | None:
     """What disturbed a stage, from its ``details``; ``None`` if nothing did, or nothing is known.
 
-    Work of others inside the window cannot be told from the server's, hence the look before it.
+    Work of others inside the window cannot be told from the server's here, hence the look before it;
+    a meter that knows the server's processes tells (``trial``).
     """
     before, window = details.get("machine_before"), details.get("machine_window")
     if window is not None and window["steal"] > STEAL_LIMIT:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ DROPPED = ("owner", "mark", "beat", *METRICS)
 UNDER_LOAD = ("overloaded", "errors", "client_limited", "no_answers")
 """Failures of a server that ran well, whose log tells nothing that the reason doesn't."""
 _FINISHED = "trial_id IN (SELECT trial_id FROM trials WHERE state IN ('COMPLETE', 'FAIL'))"
-_MEASUREMENTS = (
-    "SELECT trial_user_attribute_id, value_json FROM trial_user_attributes "
-    f"WHERE key = 'measurement' AND {_FINISHED}"
+_TOLD = (
+    "SELECT trial_user_attribute_id, key, value_json FROM trial_user_attributes "
+    f"WHERE key IN ('measurement', 'message', 'log_tail') AND {_FINISHED}"
 )
 
 
@@ -26,7 +27,9 @@ def pack(file: Path) -> None:
 
     That is who ran a trial, each stage's second-by-second timeline, and the metrics' copies for
     Optuna's dashboard, which still shows the objectives; every result, interval and circumstance
-    stays. Logs stay where the server failed by itself. Nobody else may be writing; a kill leaves the file as it was or packed.
+    stays. Logs stay where the server failed by itself. Where this machine keeps its Python and its
+    files is nobody's business: ``python`` and ``~`` take the place of these folders. Nobody else
+    may be writing; a kill leaves the file as it was or packed.
     """
     marks = ", ".join("?" * len(DROPPED))
     with closing(sqlite3.connect(file, timeout=30)) as database:
@@ -41,10 +44,11 @@ def pack(file: Path) -> None:
                 "AND value_json = ?)",
                 [(json.dumps(reason),) for reason in UNDER_LOAD],
             )
-            slim = [(_slim(text), row) for row, text in database.execute(_MEASUREMENTS).fetchall()]
+            told = database.execute(_TOLD).fetchall()
             database.executemany(
                 "UPDATE trial_user_attributes SET value_json = ? WHERE trial_user_attribute_id = ?",
-                slim,
+                [(_without_folders(_slim(text) if key == "measurement" else text), row)
+                 for row, key, text in told],
             )
         database.execute("VACUUM")
         # All of it into the one file, which stays as it is however often it is read.
@@ -56,3 +60,12 @@ def _slim(text: str) -> str:
     if "stage" in measurement:
         measurement["stage"].pop("timeline", None)
     return json.dumps(measurement, separators=(",", ":"))
+
+
+def _without_folders(text: str) -> str:
+    """JSON with ``python``, ``./`` and ``~/`` in the place of this machine's paths."""
+    told = {sys.executable: "python", f"{Path.cwd()}/": "./", f"{Path.home()}/": "~/"}
+    for path in sorted(told, key=len, reverse=True):
+        if len(path) > 2:  # the root itself says nothing
+            text = text.replace(json.dumps(path)[1:-1], told[path])
+    return text

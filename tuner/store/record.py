@@ -15,7 +15,7 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from tuner.measurement import Configuration, Failure, Outcome, to_json
+from tuner.measurement import UNFINISHED, Configuration, Failure, Outcome, to_json
 from tuner.space import Parameter
 
 _STATES = {
@@ -109,7 +109,7 @@ def attributes_of(outcome: Outcome) -> dict[str, Any]:
 
 
 def state_of(frozen: FrozenTrial) -> str:
-    if frozen.state == TrialState.FAIL and frozen.user_attrs.get("reason", "killed") == "killed":
+    if frozen.state == TrialState.FAIL and frozen.user_attrs.get("reason", "killed") in UNFINISHED:
         return "killed"
     return _STATES[frozen.state]
 
