@@ -15,7 +15,7 @@ study: $(READY)
 # Then the list in studies/README.md is written anew, from the recorded databases there alone.
 record: $(READY)
 	$(PYTHON) -m tuner record $(RECORD_ARGS); done=$$?; \
-	held=$$(find studies -maxdepth 1 \( -name 'record-*.db' -o -name 'screening-*.db' \) | LC_ALL=C sort); \
+	held=$$(find studies -maxdepth 1 -name 'record-*.db' -o -name 'screening-*.db' -o -name 'probe-*.db' | LC_ALL=C sort); \
 	if [ -n "$$held" ]; then $(PYTHON) -m tuner studies --write studies/README.md $$held; fi; exit $$done
 
 # Tests of running servers have the machine to themselves; all others share its cores.

@@ -18,7 +18,7 @@ from tuner.cli import _recorded, studies
 FOLDER = Path(__file__).parents[2] / "studies"
 README = (FOLDER / "README.md").read_text(encoding="utf-8")
 SHIPPED = sorted(FOLDER.glob("record-*.db"))
-LISTED = [*SHIPPED, *sorted(FOLDER.glob("screening-*.db"))]
+LISTED = [*SHIPPED, *sorted(FOLDER.glob("screening-*.db")), *sorted(FOLDER.glob("probe-*.db"))]
 LEVELS = ["light", "medium", "high"]
 ENOUGH = 120
 
