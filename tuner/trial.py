@@ -34,7 +34,6 @@ from tuner.measurement import (
 from tuner.meter.base import Meter
 from tuner.space import Settings
 
-
 CROWD_LIMIT = 0.10
 """Share of the machine's CPU time that others may use in a measured window. A quiet two-core
 machine shows 0.00 to 0.04; a tenth of it is some 0.8 W of 11 W."""

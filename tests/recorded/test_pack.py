@@ -69,14 +69,15 @@ def test_no_folder_of_the_machine_stays(tmp_path: Path) -> None:
         kept.finish(number, outcome, SPACE)
     pack(tmp_path / "a.db")
     with sqlite3.connect(tmp_path / "a.db") as database:
-        held = dict(database.execute(
-            "SELECT key, value_json FROM trial_user_attributes "
-            "WHERE key IN ('measurement', 'message', 'log_tail')"
-        ).fetchall())
-    deployment = json.loads(held["measurement"])["deployment"]
-    assert deployment["command_line"] == ["python", "--model=~/models/a", "./b"]
-    assert json.loads(held["message"]) == "no ~/lost"
-    assert json.loads(held["log_tail"]) == "File ./tuner/x.py"
+        held = {
+            (number, key): json.loads(value) for number, key, value in database.execute(
+                "SELECT number, key, value_json FROM trial_user_attributes NATURAL JOIN trials"
+            )
+        }
+    command_line = held[0, "measurement"]["deployment"]["command_line"]
+    assert command_line == ["python", "--model=~/models/a", "./b"]
+    assert held[1, "message"] == "no ~/lost"
+    assert held[1, "log_tail"] == "File ./tuner/x.py"
 
 
 def test_packing_again_changes_nothing(file: Path) -> None:

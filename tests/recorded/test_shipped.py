@@ -14,11 +14,13 @@ import pytest
 
 from tuner import store
 from tuner.cli import _recorded, studies
+from tuner.trial import CROWD_LIMIT
 
 FOLDER = Path(__file__).parents[2] / "studies"
 README = (FOLDER / "README.md").read_text(encoding="utf-8")
 SHIPPED = sorted(FOLDER.glob("record-*.db"))
-LISTED = [*SHIPPED, *sorted(FOLDER.glob("screening-*.db")), *sorted(FOLDER.glob("probe-*.db"))]
+KINDS = ("probe", "record", "screening")
+LISTED = [file for kind in KINDS for file in sorted(FOLDER.glob(f"{kind}-*.db"))]
 LEVELS = ["light", "medium", "high"]
 ENOUGH = 120
 
@@ -72,6 +74,23 @@ def test_every_study_says_what_its_dnn_costs(file: Path) -> None:
         assert told["flops_per_inference"] > 0 and told["input_bytes"] > 0
         assert told["speed"]["batch_efficiency"] >= 1
         assert {"1", "32"} <= {str(rows) for rows in told["speed"]["ms_per_row"]}
+
+
+@pytest.mark.skipif(not SHIPPED, reason=NONE)
+def test_nothing_that_other_work_disturbed_counts() -> None:
+    for record in (r for f in LISTED for r in _records(f) if r.is_finished):
+        details = record.measurement.get("stage", {}).get("details", {})
+        assert not details.get("disturbed"), record.number
+        energy = (record.measurement.get("energy") or {}).get("details", {})
+        if record.state == "complete" and "rest_cpu_s" in energy:
+            window_s = record.measurement["energy"]["window_s"]
+            assert energy["rest_cpu_s"] <= CROWD_LIMIT * energy["cpus"] * window_s, record.number
+
+
+@pytest.mark.skipif(not SHIPPED, reason=NONE)
+def test_no_recording_tells_where_a_machine_keeps_its_files() -> None:
+    for file in LISTED:
+        assert not re.findall(rb"/(?:root|home|tmp|Users)/[^\x00-\x1f\"]{0,40}", file.read_bytes())
 
 
 @pytest.mark.skipif(not SHIPPED, reason=NONE)

@@ -123,11 +123,10 @@ def test_a_disturbed_stage_is_repeated_once_and_says_so(
 
 def crowded(monkeypatch: pytest.MonkeyPatch, *rest_s: float) -> None:
     """Let others use so many CPU seconds of two cores in each window of 10 s."""
-    left = iter(rest_s)
+    left, whole = iter(rest_s), FakeMeter.close
 
     def close(self: FakeMeter) -> EnergyReading:
-        details = {"rest_cpu_s": next(left), "cpus": 2}
-        return EnergyReading("fake", "estimate", ("cpu",), 10.0, 100.0, details=details)
+        return replace(whole(self), window_s=10.0, details={"rest_cpu_s": next(left), "cpus": 2})
 
     monkeypatch.setattr(FakeMeter, "close", close)
 
