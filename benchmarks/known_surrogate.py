@@ -43,7 +43,7 @@ def learn(table: Table, seed: int) -> dict[str, AveragedSurrogate]:
     rows = [i for i in places if np.isfinite(table.means[i]).all()]
     X = Encoder(table.space).encode([table.space.rows[i] for i in rows])
     first, second = np.log(table.means[rows]).T
-    responses = {"response 0": first, "response 1": second, "response 2": second - first}
+    responses = {"objective 0": first, "objective 1": second, "quotient": second - first}
     return {name: AveragedSurrogate(rng, LOG_SCALE).fit(X, y) for name, y in responses.items()}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -64,49 +64,6 @@ class Multiple:
     def predict(self, X: Floats) -> tuple[Floats, Floats]:
         (base, far), (factor, off) = self.base.predict(X), self.factor.predict(X)
         return base + self.power * factor, np.hypot(far, off)
-
-
-class Fitted(Model, Protocol):
-    """A model that knows how well it explains what it learnt from."""
-
-    @property
-    def evidence(self) -> float:
-        """Log density of the responses, up to a constant."""
-
-
-@dataclass(frozen=True)
-class Models:
-    """A model of each objective, and the log density of the trials under all of them."""
-
-    models: list[Model]
-    evidence: float
-
-
-QUOTIENT = 2
-"""Number of the response that is the second objective divided by the first."""
-
-
-def fit_jointly(
-    known: Sequence[tuple[Data, bool]], fit: Callable[[int, Data, bool], Fitted]
-) -> Models:
-    """A model of each objective. Where the quotient of two is easier to explain than one of them
-    (an energy is a duration times a power), that one is the other's multiple.
-
-    Args:
-        known: data of each objective, and whether they are logarithms.
-        fit: number of a response (``QUOTIENT`` after the objectives), data, logarithmic -> model.
-    """
-    own = [fit(i, *one) for i, one in enumerate(known)]
-    models: list[Model] = list(own)
-    evidence = [one.evidence for one in own]
-    if len(known) == 2 and all(logarithmic for _, logarithmic in known):
-        (first, _), (second, _) = known
-        rest = fit(QUOTIENT, Data(second.X, second.y - first.y), True)
-        worst = int(np.argmin([*evidence, rest.evidence]))
-        if worst < 2:
-            models[worst] = Multiple(own[1 - worst], rest, (-1, 1)[worst])
-            evidence[worst] = rest.evidence
-    return Models(models, sum(evidence))
 
 
 class BayesianProposer(Proposer):
@@ -262,11 +219,17 @@ class BayesianProposer(Proposer):
         return beliefs, np.array(ceilings), {}
 
     def _models(self, known: Sequence[tuple[Data, bool]]) -> list[Model]:
-        """A model of each objective."""
-        return self._own_models(known).models
-
-    def _own_models(self, known: Sequence[tuple[Data, bool]]) -> Models:
-        return fit_jointly(known, lambda i, data, log: self._fit(f"response {i}", data, log))
+        """A model of each objective. Where their quotient is easier to explain than one of them
+        (an energy is a duration times a power), that one is the other's multiple."""
+        own = [self._fit(f"objective {i}", *one) for i, one in enumerate(known)]
+        models: list[Model] = list(own)
+        if len(known) == 2 and all(logarithmic for _, logarithmic in known):
+            (first, _), (second, _) = known
+            rest = self._fit("quotient", Data(second.X, second.y - first.y), True)
+            worst = int(np.argmin([own[0].evidence, own[1].evidence, rest.evidence]))
+            if worst < 2:
+                models[worst] = Multiple(own[1 - worst], rest, (-1, 1)[worst])
+        return models
 
     def _expected_of_pending(self) -> Floats:
         return np.column_stack(self._pending_values) if self._pending_values else np.empty((0, 2))

@@ -19,16 +19,7 @@ from typing import Any
 import numpy as np
 
 from tuner.propose.averaged import AveragedSurrogate
-from tuner.propose.bayesian import (
-    AVERAGED,
-    QUOTIENT,
-    BayesianProposer,
-    Data,
-    Floats,
-    Model,
-    Models,
-    fit_jointly,
-)
+from tuner.propose.bayesian import AVERAGED, BayesianProposer, Data, Floats, Model
 from tuner.propose.history import derived_seed
 from tuner.propose.source import Source
 from tuner.propose.surrogate import Surrogate
@@ -51,8 +42,6 @@ _FLOOR = 0.1
 _ALONE = 2
 """Trials from which the target's own model takes part."""
 _NEGLIGIBLE = 1e-4
-_JUDGE = 0
-_JUDGE_SHIFT = 0.0
 _EXPLAINED = 0.1
 """Share of a source's variance that its knobs must explain, left-out trial by left-out trial."""
 _KNOWN = 100_000
@@ -101,7 +90,6 @@ class Linked:
                 if len(rest) <= AVERAGED
                 else Surrogate(data.X.shape[1], scale=scale)
             ).fit(data.X, rest)
-        self.evidence = self._model.evidence if self._model else 0.0
 
     def _line(self, source: Floats, y: Floats) -> None:
         """Intercept free, slope drawn towards one."""
@@ -195,7 +183,6 @@ class TransferProposer(BayesianProposer):
         objectives = range(len(self._space.objectives))
         self._known = [self._data(i) for i in objectives]
         self._shares = self._weigh()
-        self._judged = False
         scores, notes = super()._scores(X, rng)
         dropped = {name: 0.0 for name in self._given if name not in self._shares}
         return scores, {**notes, "weights": {**self._shares, **dropped}}
@@ -233,44 +220,27 @@ class TransferProposer(BayesianProposer):
 
     def _models(self, known: Sequence[tuple[Data, bool]]) -> list[Model]:
         """The target's own models beside its links to each source, by their weights."""
-        kept = [s for s in self._sources if self._shares[s.name] > _NEGLIGIBLE]
+        kept = {s.name: s for s in self._sources if self._shares[s.name] > _NEGLIGIBLE}
         own = self._shares.get(OWN, 0.0)
-        families = {source.name: self._linked(source, known) for source in kept}
-        if own > _NEGLIGIBLE or not families or (_JUDGE and OWN in self._shares):
-            families[OWN] = self._own_models(known)
-        if _JUDGE and not self._judged and OWN in families:
-            self._judged = True
-            d = {OWN: 0.0}
-            for name in families:
-                if name != OWN:
-                    d1 = np.log(self._shares[name] / max(own, 1e-300))
-                    d2 = families[name].evidence - families[OWN].evidence + _JUDGE_SHIFT
-                    d[name] = min(d1, d2) if _JUDGE == 1 else d2
-            top = max(d.values())
-            w = {k: float(np.exp(v - top)) for k, v in d.items()}
-            self._shares = {k: w.get(k, 0.0) / sum(w.values()) for k in self._shares}
-        parts = [(self._shares[k], f) for k, f in families.items() if self._shares[k] > _NEGLIGIBLE]
-        if len(parts) == 1:
-            return parts[0][1].models
-        return [
-            Mixture([(weight, family.models[i]) for weight, family in parts])
-            for i in range(len(known))
-        ]
+        alone = super()._models(known) if own > _NEGLIGIBLE else []
+        if not kept:
+            return alone
+        mixtures: list[Model] = []
+        for i, (data, logarithmic) in enumerate(known):
+            rng = np.random.default_rng(derived_seed(self._seed, len(data.y)))
+            parts: list[tuple[float, Model]] = [
+                (self._shares[name], Linked(self._prior(source, i, logarithmic), data, rng))
+                for name, source in kept.items()
+            ]
+            mixtures.append(Mixture([*parts, (own, alone[i])] if alone else parts))
+        return mixtures
 
-    def _linked(self, source: Source, known: Sequence[tuple[Data, bool]]) -> Models:
-        rng = np.random.default_rng(derived_seed(self._seed, len(known[0][0].y)))
-        return fit_jointly(known, lambda i, data, log: Linked(self._prior(source, i, log), data, rng))
-
-    def _prior(self, source: Source, response: int, logarithmic: bool) -> Prior:
-        key = (source.name, response, logarithmic)
+    def _prior(self, source: Source, objective: int, logarithmic: bool) -> Prior:
+        key = (source.name, objective, logarithmic)
         if key not in self._priors:
             complete = [o for o in source.observations if o.values is not None]
-            values = np.array(_values(source), dtype=float)
+            y = np.array([v[objective] for v in _values(source)], dtype=float)
             X = self._encoder.encode([o.configuration for o in complete])
-            if response == QUOTIENT:
-                y = values[:, 1] / values[:, 0]
-            else:
-                y = values[:, response]
             self._priors[key] = Prior(X, np.log(y) if logarithmic else y)
         return self._priors[key]
 
