@@ -206,6 +206,24 @@ os.kill(os.getpid(), 9)
     assert wait_for(lambda: target.read_text() == "put back", 10)
 
 
+@pytest.mark.parametrize("waited", [True, False])
+def test_a_watchdog_that_was_killed_is_told_everything_once_more(
+    watchdog, tmp_path, waited: bool
+) -> None:
+    files = [tmp_path / name for name in "abc"]
+    for file in files:
+        file.touch()
+    watchdog.add({"remove": str(files[0])})
+    settled = watchdog.add({"remove": str(files[1])})
+    os.kill(watchdog._process.pid, 9)
+    if waited:
+        watchdog._process.wait(5)
+    watchdog.done(settled)
+    watchdog.add({"remove": str(files[2])})
+    watchdog.close()
+    assert [file.exists() for file in files] == [False, True, False]
+
+
 CLOCK_STUDY = """
 import json, os, sys, tempfile
 from pathlib import Path

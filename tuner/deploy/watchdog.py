@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,12 @@ Undo = Mapping[str, Any]
 
 
 class Watchdog:
-    """The study's side. The program starts with the first thing to undo."""
+    """The study's side. The program starts with the first thing to undo, and again when something
+    killed it; then it is told everything once more."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._pending: dict[int, Undo] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
 
@@ -52,11 +54,15 @@ class Watchdog:
 
     def add(self, undo: Undo) -> int:
         number = next(self._numbers)
-        self._say({"number": number, "undo": dict(undo)})
+        with self._lock:
+            self._pending[number] = undo
+            self._say({"number": number, "undo": dict(undo)})
         return number
 
     def done(self, number: int) -> None:
-        self._say({"number": number})
+        with self._lock:
+            self._pending.pop(number, None)
+            self._say({"number": number})
 
     def close(self) -> None:
         """End the program; whatever was not said to be done is undone."""
@@ -71,18 +77,28 @@ class Watchdog:
         self._process = None
 
     def _say(self, message: Mapping[str, Any]) -> None:
-        with self._lock:
-            if self._process is None or self._process.poll() is not None:
-                self._process = subprocess.Popen(
-                    programs.command("tuner.deploy.watchdog"),
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.DEVNULL,
-                    env={**inherited.environment(), **programs.environment()},
-                    start_new_session=True,
-                )
-            assert self._process.stdin is not None
-            self._process.stdin.write(json.dumps(message).encode() + b"\n")
-            self._process.stdin.flush()
+        if self._process is not None and self._process.poll() is None:
+            try:
+                self._write(message)
+                return
+            except BrokenPipeError:  # killed this very moment
+                assert self._process.stdin is not None
+                with suppress(OSError):
+                    self._process.stdin.close()
+        self._process = subprocess.Popen(
+            programs.command("tuner.deploy.watchdog"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            env={**inherited.environment(), **programs.environment()},
+            start_new_session=True,
+        )
+        for number, undo in self._pending.items():
+            self._write({"number": number, "undo": dict(undo)})
+
+    def _write(self, message: Mapping[str, Any]) -> None:
+        assert self._process is not None and self._process.stdin is not None
+        self._process.stdin.write(json.dumps(message).encode() + b"\n")
+        self._process.stdin.flush()
 
 
 def perform(undo: Undo) -> None:
