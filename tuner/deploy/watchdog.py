@@ -62,7 +62,8 @@ class Watchdog:
     def done(self, number: int) -> None:
         with self._lock:
             self._pending.pop(number, None)
-            self._say({"number": number})
+            if self._process is not None:
+                self._say({"number": number})
 
     def close(self) -> None:
         """End the program; whatever was not said to be done is undone."""
@@ -73,8 +74,11 @@ class Watchdog:
             self._process.stdin.close()
         except OSError:
             pass
-        self._process.wait(30.0)
+        ended_by_itself = self._process.wait(30.0) == 0
         self._process = None
+        if not ended_by_itself:
+            undo_all(self._pending)
+        self._pending.clear()
 
     def _say(self, message: Mapping[str, Any]) -> None:
         if self._process is not None and self._process.poll() is None:
@@ -118,6 +122,15 @@ def perform(undo: Undo) -> None:
         client.api.remove_container(undo["container"], force=True)
 
 
+def undo_all(undos: Mapping[int, Undo]) -> None:
+    """Undo what is numbered, the last one first; what fails is said on stderr."""
+    for number in sorted(undos, reverse=True):
+        try:
+            perform(undos[number])
+        except Exception as error:  # noqa: BLE001 - the rest must be undone as well
+            sys.stderr.write(f"could not undo {undos[number]}: {error}\n")
+
+
 def empty_and_remove(folder: Path, patience_s: float = 10.0) -> None:
     """Kill what still runs in a cgroup and remove it."""
     deadline = time.monotonic() + patience_s
@@ -155,11 +168,7 @@ def main() -> None:
                 undos[message["number"]] = message["undo"]
             else:
                 undos.pop(message["number"], None)
-    for number in sorted(undos, reverse=True):
-        try:
-            perform(undos[number])
-        except Exception as error:  # noqa: BLE001 - the rest must be undone as well
-            sys.stderr.write(f"could not undo {undos[number]}: {error}\n")
+    undo_all(undos)
 
 
 if __name__ == "__main__":
