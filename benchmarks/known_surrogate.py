@@ -21,7 +21,7 @@ from tuner.propose.averaged import LOG_SCALE, AveragedSurrogate
 from tuner.propose.bayesian import BayesianProposer, Data
 from tuner.propose.encoding import Encoder
 from tuner.replay import Table
-from tuner.replay.compare import replay
+from tuner.replay.compare import replay, report
 
 LEARNT_FROM = 120
 
@@ -72,8 +72,7 @@ def main() -> None:
                     delayed(curve)(table, args.trials, seed, knowing)
                     for seed in range(args.repeats)
                 )
-            reached = np.flatnonzero(np.median(curves, axis=0) >= 0.99)
-            cells.append(str(reached[0] + 1) if len(reached) else f"> {args.trials}")
+            cells.append(str(report(curves, 0.0, {}).trials_to_99 or f"> {args.trials}"))
         print("|", " | ".join([table.name, *cells]), "|", flush=True)
 
 

@@ -264,10 +264,9 @@ def _late(result: StageResult) -> str | None:
 
 def _crowded(reading: EnergyReading | None) -> str | None:
     """Whether others used much of the machine in the window, where the meter tells who used it."""
-    told = {} if reading is None else reading.details
-    if "rest_cpu_s" not in told or reading is None:
+    if reading is None or "rest_cpu_s" not in reading.details:
         return None
-    share = told["rest_cpu_s"] / (told["cpus"] * reading.window_s)
+    share = reading.details["rest_cpu_s"] / (reading.details["cpus"] * reading.window_s)
     if share <= CROWD_LIMIT:
         return None
     return f"other work used {share:.0%} of the machine in the measured window"
