@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 STUDY_ARGS ?=
 RECORD_ARGS ?=
 
-.PHONY: study record test check bench faults soak real-serving weights lock clean
+.PHONY: study record report test check bench faults soak real-serving weights lock clean
 
 study: $(READY)
 	$(PYTHON) -m tuner study --space search_spaces/batching.yaml $(STUDY_ARGS)
@@ -18,14 +18,20 @@ record: $(READY)
 	held=$$(find studies -maxdepth 1 -name 'record-*.db' -o -name 'screening-*.db' -o -name 'probe-*.db' | LC_ALL=C sort); \
 	if [ -n "$$held" ]; then $(PYTHON) -m tuner studies --write studies/README.md $$held; fi; exit $$done
 
-# Tests of running servers have the machine to themselves; all others share its cores.
+# The report, executed anew from the recorded studies, with its figures in it.
+report: $(READY)
+	$(PYTHON) -m pytest $(NOTEBOOK) --overwrite
+
+# Tests of running servers have the machine to themselves; all others share its cores, and the
+# report is executed beside them.
 # PYTEST_ARGS picks some, e.g. PYTEST_ARGS="tests/load -k truth".
 ALONE := $(addprefix tests/,deploy endtoend load modelserver workers)
+NOTEBOOK := report.ipynb --nbmake --nbmake-timeout=900
 test: $(READY)
 ifdef PYTEST_ARGS
 	$(PYTHON) -m pytest $(PYTEST_ARGS)
 else
-	$(PYTHON) -m pytest -n 2 $(addprefix --ignore=,$(ALONE)); calm=$$?; \
+	$(PYTHON) -m pytest -n 2 $(NOTEBOOK) tests $(addprefix --ignore=,$(ALONE)); calm=$$?; \
 	$(PYTHON) -m pytest --durations=25 $(ALONE) && exit $$calm
 endif
 
