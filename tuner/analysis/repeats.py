@@ -72,20 +72,23 @@ def pool(table: pd.DataFrame, sisters: Sisters | None = None) -> pd.DataFrame:
     table = widened(table)
     ids = same_configuration(table, parameters)
     longer = _longer_measurements(table)
+    attrs, table = table.attrs, _bare(table)
     metrics = [m for m in dict.fromkeys([*METRICS, *_bounded(table)]) if m in table.columns]
     once = len(np.unique(ids)) == len(table)
     noises: dict[str, Noise | None] = dict.fromkeys(metrics) if once else _noises(table, metrics, ids)
     told = [m for m in metrics if np.isfinite(numbers(table, m)).any()]
     if sisters is not None and any(_is_thin(noises[m]) for m in told):
         others = [
-            _noises(widened(t), metrics, same_configuration(t, parameters)) for t in sisters()
+            _noises(_bare(widened(t)), metrics, same_configuration(t, parameters)) for t in sisters()
             if set(parameters) <= set(t.columns)
         ]
         for m in told:
             if _is_thin(noises[m]):
                 noises[m] = pooled_noise([noises[m], *(other[m] for other in others)])
     if once and not longer and not any(noises.values()):
-        return _unpooled(table, metrics)
+        pooled = _unpooled(table)
+        pooled.attrs.update(attrs, noise=[], noise_unknown=list(metrics))
+        return pooled
     measured = table["valid"].fillna(False).astype(bool).to_numpy()
     discords = {m: discordant(table[measured], m, ids[measured]) for m in metrics}
     rows = []
@@ -102,10 +105,19 @@ def pool(table: pd.DataFrame, sisters: Sisters | None = None) -> pd.DataFrame:
     pooled = pd.DataFrame(rows, columns=list(dict.fromkeys(columns)))
     for name in parameters:
         pooled[name] = pd.Series([r[name] for r in rows], index=pooled.index, dtype=object)
-    pooled.attrs.update(table.attrs)
-    pooled.attrs["noise"] = [n.to_json() for n in noises.values() if n is not None]
-    pooled.attrs["noise_unknown"] = [m for m in metrics if _is_thin(noises[m])]
+    pooled.attrs.update(
+        attrs,
+        noise=[n.to_json() for n in noises.values() if n is not None],
+        noise_unknown=[m for m in metrics if _is_thin(noises[m])],
+    )
     return pooled
+
+
+def _bare(table: pd.DataFrame) -> pd.DataFrame:
+    """The table without what is known of its study: pandas copies ``attrs``, deeply, at every step."""
+    bare = table.copy(deep=False)
+    bare.attrs = {}
+    return bare
 
 
 def without_failure(measured: Iterable[bool], reasons: Iterable[Any]) -> bool:
@@ -133,14 +145,13 @@ def _is_thin(noise: Noise | None) -> bool:
     return noise is None or noise.degrees < ENOUGH_DEGREES
 
 
-def _unpooled(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+def _unpooled(table: pd.DataFrame) -> pd.DataFrame:
     """Each trial is a configuration of its own; the columns say so."""
     found, measured = table.copy(), table["valid"].fillna(False).astype(bool)
     found["trials"] = pd.Series([(int(n),) for n in table["number"]], table.index, dtype=object)
     found["repeats"], found["failures"] = measured.astype(int), (~measured).astype(int)
     found["discord"] = pd.Series([()] * len(table), table.index, dtype=object)
     found["again_s"] = np.nan
-    found.attrs["noise"], found.attrs["noise_unknown"] = [], list(metrics)
     return found
 
 
