@@ -227,7 +227,7 @@ def _read_until(raw: socket.socket, wanted: bytes) -> bool:
         chunk = raw.recv(65536)
         if not chunk:
             return False
-        seen += chunk
+        seen = seen[-len(wanted) :] + chunk
     return True
 
 
@@ -358,16 +358,20 @@ def test_random_bytes_and_half_calls_never_stop_the_server(service, caplog):
     assert not caplog.records  # nothing but what the protocol foresees
 
 
+WIDE_OPEN = (
+    frames.PREFACE
+    + frames.settings([(frames.INITIAL_WINDOW_SIZE, frames.LARGEST_WINDOW)])
+    + frames.frame(frames.WINDOW_UPDATE, 0, 0, struct.pack(">I", 1 << 30))
+)
+"""The start of a client that takes any answer whole."""
+GROW = frames.frame(
+    frames.HEADERS, END_HEADERS, 1, HEAD.replace(b"/t/Echo", b"/t/Grow")
+) + frames.frame(frames.DATA, ENDS, 1, _message(bytes(16000)))
+
+
 def test_a_client_that_reads_nothing_holds_nobody_up(service):
     with service.connect() as raw:
-        call = frames.frame(frames.HEADERS, END_HEADERS, 1, HEAD.replace(b"/t/Echo", b"/t/Grow"))
-        raw.sendall(
-            frames.PREFACE
-            + frames.settings([(frames.INITIAL_WINDOW_SIZE, frames.LARGEST_WINDOW)])
-            + frames.frame(frames.WINDOW_UPDATE, 0, 0, struct.pack(">I", 1 << 30))
-            + call
-            + frames.frame(frames.DATA, ENDS, 1, _message(bytes(16000)))
-        )
+        raw.sendall(WIDE_OPEN + GROW)
         assert service.answers()
         expected = 16_000_000
         got = 0
@@ -375,6 +379,16 @@ def test_a_client_that_reads_nothing_holds_nobody_up(service):
             chunk = raw.recv(1 << 20)
             assert chunk
             got += len(chunk)
+    assert service.answers()
+
+
+def test_a_client_may_ping_while_a_large_answer_is_on_its_way(service):
+    ping = b"measures"
+    with service.connect() as raw:
+        raw.sendall(WIDE_OPEN + GROW)
+        time.sleep(0.5)  # the answer fills the socket, and megabytes wait behind it
+        raw.sendall(frames.frame(frames.PING, 0, 0, ping))
+        assert _read_until(raw, frames.frame(frames.PING, frames.ACK, 0, ping))
     assert service.answers()
 
 

@@ -45,6 +45,8 @@ class Sender:
         self._window = self._initial_window = frames.WINDOW_BYTES
         self._frame_bytes = frames.FRAME_BYTES
         self._output = bytearray()
+        self._control_bytes = 0
+        """Of control frames in the output, at most."""
         self._closed = False
 
     def open(self, stream: int) -> None:
@@ -99,9 +101,10 @@ class Sender:
             ConnectionFault: the client asks for such frames without reading them.
         """
         with self._lock:
-            if len(self._output) > _UNREAD_LIMIT_BYTES and not self._blocked:
+            if self._control_bytes > _UNREAD_LIMIT_BYTES:
                 raise ConnectionFault(frames.ENHANCE_YOUR_CALM, "answers are left unread")
             self._write(data)
+            self._control_bytes = min(self._control_bytes + len(data), len(self._output))
 
     def settings(self, payload: bytes) -> None:
         """Take the client's SETTINGS and acknowledge them."""
@@ -140,9 +143,11 @@ class Sender:
     def flush(self) -> None:
         """The socket takes bytes again."""
         with self._lock:
-            waiting, self._output = self._output, bytearray()
-            self._write(waiting)
-            if not self._output and not self._closed:
+            if self._closed:
+                return
+            del self._output[: self._send(self._output)]
+            self._control_bytes = min(self._control_bytes, len(self._output))
+            if not self._output:
                 self._epoll.modify(self._socket, select.EPOLLIN)
 
     def close(self) -> None:
@@ -185,15 +190,19 @@ class Sender:
         if self._output:
             self._output += data
             return
-        try:
-            sent = self._socket.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:  # the client is gone: the thread that reads will find out
-            return
+        sent = self._send(data)
         if sent < len(data):
             self._output += memoryview(data)[sent:]
             self._epoll.modify(self._socket, select.EPOLLIN | select.EPOLLOUT)
+
+    def _send(self, data: bytes | bytearray) -> int:
+        """How many bytes the socket took; all, where the client is gone: the reader finds out."""
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return len(data)
 
 
 def _done(stream: int) -> bytes:
