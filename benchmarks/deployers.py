@@ -29,7 +29,6 @@ from objectives import serving
 from tests.deploy import engine
 from tuner import propose, store, study
 from tuner import space as spaces
-from tuner.deploy import programs
 from tuner.propose.listed import ListedProposer, everything, shuffled
 from tuner.store.pack import pack
 

@@ -3,7 +3,9 @@
 python benchmarks/samplers.py --data ../shared/data --data studies [--only tx2] [--samplers auto,tpe]
 python benchmarks/samplers.py --data ../shared/data --only tx2 --transfer
 
-A folder may hold public tables (CSV) and recorded studies (record-*.db).
+A folder may hold public tables (CSV) and recorded studies (record-*.db). ``--keep FILE.csv`` writes
+the results into a table too, in the place of earlier ones of the same table, sampler and source:
+``studies/samplers.csv`` is that of the recorded studies.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import optuna
+import pandas as pd
 
 from tuner.replay import Report, Table, compare, read, read_table
 
@@ -76,6 +79,7 @@ def main() -> None:
         "--transfer", action="store_true", help="each table with every other one as its source"
     )
     parser.add_argument("--from", dest="source", default="", help="only sources whose name ends so")
+    parser.add_argument("--keep", type=Path, metavar="FILE.csv", help="results kept from run to run")
     args = parser.parse_args()
     found = [t for folder in args.data for t in tables(folder) if t.name.startswith(args.only)]
     settings = {"trials": args.trials, "repeats": args.repeats, "jobs": args.jobs}
@@ -88,27 +92,44 @@ def main() -> None:
                 other = source is not table and source.name.endswith(args.source)
                 if not other or source.space.parameters != table.space.parameters:
                     continue
-                cells = [
-                    _reached(
-                        compare(
-                            table, ["transfer"], sources=[source], shuffle_sources=shuffle, **settings
-                        ),
-                        args.trials,
+                cells = []
+                for shuffle in (False, True):
+                    found_by = compare(
+                        table, ["transfer"], sources=[source], shuffle_sources=shuffle, **settings
                     )
-                    for shuffle in (False, True)
-                ]
-                _row(table.name, source.name, *alone, *(c for cell in cells for c in cell))
+                    _keep(args, table, found_by, source.name + ", shuffled" * shuffle)
+                    cells += _reached(found_by, args.trials)
+                _row(table.name, source.name, *alone, *cells)
         return
     samplers = args.samplers.split(",")
     _row("table", "configurations", *samplers)
     _row(*["---"] * (2 + len(samplers)))
     for table in found:
-        for_each = _reached(compare(table, samplers, **settings), args.trials)
-        _row(table.name, str(table.space.size), *for_each)
+        reports = compare(table, samplers, **settings)
+        _keep(args, table, reports)
+        _row(table.name, str(table.space.size), *_reached(reports, args.trials))
 
 
 def _reached(reports: Mapping[str, Report], trials: int) -> list[str]:
     return [str(report.trials_to_99 or f"> {trials}") for report in reports.values()]
+
+
+def _keep(
+    args: argparse.Namespace, table: Table, reports: Mapping[str, Report], source: str = ""
+) -> None:
+    """Put results into the file of results, one row a sampler."""
+    if args.keep is None:
+        return
+    key = ["table", "sampler", "source"]
+    rows = [
+        {"table": table.name, "configurations": table.space.size, "sampler": sampler,
+         "source": source, "trials": args.trials, "repeats": args.repeats,
+         "trials_to_99": report.trials_to_99}
+        for sampler, report in reports.items()
+    ]
+    before = [pd.read_csv(args.keep, keep_default_na=False)] if args.keep.exists() else []
+    kept = pd.concat([*before, pd.DataFrame(rows, dtype=object)]).drop_duplicates(key, keep="last")
+    kept.sort_values(key).to_csv(args.keep, index=False)
 
 
 def _row(*cells: str) -> None:

@@ -8,17 +8,34 @@ from pathlib import Path
 import pytest
 
 from tests.endtoend.conftest import Tuner
-from tests.workers.postgres import Postgres, why_not
+from tests.workers import mariadb
+from tests.workers import postgres as postgresql
+from tests.workers.mariadb import MariaDb
+from tests.workers.postgres import Postgres
 
 QUICK = "tests.workers.quick"
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    reason = why_not()
+    reason = postgresql.why_not()
     if reason is not None:
         pytest.skip(reason)
     server = Postgres()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(params=["postgres", pytest.param("mariadb", marks=pytest.mark.slow)])
+def database(request: pytest.FixtureRequest) -> Iterator[Postgres | MariaDb]:
+    """Each kind of database server; MariaDB, which speaks MySQL's protocol, with ``-m slow``."""
+    if request.param == "postgres":
+        yield request.getfixturevalue("postgres")
+        return
+    reason = mariadb.why_not()
+    if reason is not None:
+        pytest.skip(reason)
+    server = MariaDb()
     yield server
     server.remove()
 

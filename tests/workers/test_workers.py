@@ -19,6 +19,7 @@ import sqlalchemy
 from tests.endtoend.conftest import Tuner, wait_until
 from tests.study.conftest import measured
 from tests.workers.conftest import QUICK
+from tests.workers.mariadb import MariaDb
 from tests.workers.postgres import Postgres
 from tests.workers.test_sharing import values_seen
 from tuner import store
@@ -82,9 +83,9 @@ def killed_in_a_trial(process: subprocess.Popen[str], url: str, name: str) -> bo
 
 
 def test_killed_workers_and_a_restart_of_the_database_lose_nothing_and_repeat_nothing(
-    tuner: Tuner, postgres: Postgres, gate: Path
+    tuner: Tuner, database: Postgres | MariaDb, gate: Path
 ) -> None:
-    url = postgres.make("crowd")
+    url = database.make("crowd")
     tuner.environment["QUICK_PAUSE_S"] = "0.1"
     leader = study(tuner, GRID, url, "--sampler", "grid")
     first, second, third = (worker(tuner, "grid", url) for _ in range(3))
@@ -92,9 +93,9 @@ def test_killed_workers_and_a_restart_of_the_database_lose_nothing_and_repeat_no
     wait_until(lambda: running(url, "grid", "pid") == everybody, 120, "everybody has a trial")
     first.send_signal(signal.SIGKILL)
     gate.touch()
-    postgres.stop()
+    database.stop()
     time.sleep(1.0)
-    postgres.start()
+    database.start()
     enough = min(finished(url, "grid") + 10, TRIALS)
     wait_until(lambda: finished(url, "grid") >= enough, 90, "trials after the restart")
     wait_until(lambda: killed_in_a_trial(second, url, "grid"), 60, "the second one runs a trial")
