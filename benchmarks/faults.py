@@ -277,7 +277,7 @@ def _(room: Room) -> str:
 
 @case("server answers garbage once it was ready")
 def _(room: Room) -> str:
-    return bad(room, "spoils", "overloaded", "errors", "no_answers")
+    return bad(room, "spoils", "no_answers", "errors")
 
 
 @case("server dies")
@@ -287,7 +287,7 @@ def _(room: Room) -> str:
 
 @case("server hangs")
 def _(room: Room) -> str:
-    return bad(room, "hangs", "overloaded", "no_answers", "errors")
+    return bad(room, "hangs", "no_answers", "errors")
 
 
 @case("server leaks to its memory limit")

@@ -20,7 +20,7 @@ REASONS: Mapping[str, str] = {
     "overloaded": "the queue of unanswered requests kept growing",
     "client_limited": "the load generator itself was late, so the latencies are not the server's",
     "client_failed": "the load generator ended by itself",
-    "no_answers": "no request was answered inside the measured window",
+    "no_answers": "the server fell silent: no request was answered any more, or none in the window",
     "energy_lost": "the energy source vanished inside the measured window",
     "energy_unresolved": "the energy above idle is less than the source can tell from nothing",
     "killed": "the study was killed while the trial ran; does not count as finished",

@@ -180,6 +180,17 @@ def test_a_queue_without_bound_ends_the_stage_as_overloaded(make_plan: Any) -> N
     assert time.monotonic() - began < 8
 
 
+def test_a_server_that_answers_nothing_ends_the_stage_as_that(make_plan: Any) -> None:
+    with ScriptedServer(Constant(60_000.0)) as server:
+        began = time.monotonic()
+        result = run_stage(
+            make_plan(server.grpc_address, rate_rps=50.0, min_duration_s=20, max_duration_s=20)
+        )
+    assert (result.valid, result.reason) == (False, "no_answers")
+    assert "none of" in result.message
+    assert time.monotonic() - began < 8
+
+
 @pytest.mark.parametrize(("protocol", "status"), [("grpc", "UNAVAILABLE"), ("rest", "HTTP_503")])
 def test_too_many_errors_end_the_stage_and_are_counted_by_status(
     make_plan: Any, protocol: str, status: str

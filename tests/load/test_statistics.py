@@ -114,6 +114,26 @@ def test_a_queue_without_bound_is_overload_within_seconds() -> None:
     assert "requests/s arrived and" in str(found[0])
 
 
+def test_a_server_that_is_slow_or_answers_in_batches_is_not_silent() -> None:
+    assert not any(queue(150, 100, 8.0, seed).silence() for seed in range(20))
+    assert not any(queue(50, 2, 8.0, seed).silence() for seed in range(20))
+    backlog = doom.Backlog(cycle_s=1.0)
+    for now in np.arange(0.1, 20.0, 0.1):  # 64 at once every three seconds
+        backlog.look(now, int(50 * now), int(now // 3) * 64)
+    assert backlog.overload() and backlog.silence() is None
+
+
+@pytest.mark.parametrize("falls_silent_s", [0.0, 3.0])
+def test_a_server_that_answers_no_more_is_told_from_an_overloaded_one(falls_silent_s: float) -> None:
+    backlog = doom.Backlog(cycle_s=1.0)
+    for now in np.arange(0.1, 10.0, 0.1):
+        backlog.look(now, int(50 * now), int(50 * min(now, falls_silent_s)))
+        if backlog.overload():
+            break
+    assert now < falls_silent_s + 3
+    assert ("answered no more" if falls_silent_s else "none of") in str(backlog.silence())
+
+
 @pytest.mark.parametrize("load", [0.6, 0.9])
 def test_a_busy_server_that_keeps_up_is_never_overloaded(load: float) -> None:
     assert not any(queue(100 * load, 100, 12.0, seed).overload() for seed in range(60))

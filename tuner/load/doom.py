@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from scipy import stats
@@ -17,6 +18,10 @@ FINAL_Z = 3.0
 
 MIN_WAIT_S = 0.5
 """A backlog that the server works off sooner is a queue, not an overload."""
+
+SILENCE_S, SILENT_PACES = 1.0, 10
+"""A server has fallen silent when so many seconds, and so many of its usual pauses between answers,
+passed without one."""
 
 ERROR_SIGNIFICANCE = 1e-3
 MIN_ERROR_SAMPLE = 20
@@ -64,6 +69,23 @@ class Backlog:
             f"{arrived / elapsed:.0f} requests/s arrived and {rate:.0f} were answered: "
             f"{backlog[latest]:.0f} were waiting after {now[-1] - now[0]:.1f} s"
         )
+
+
+    def silence(self) -> str | None:
+        """That the server answers no more, which is no overload; ``None`` where it does, if slowly."""
+        if not self._seen:
+            return None
+        (begun_s, _, _), (now_s, due, done) = self._seen[0], self._seen[-1]
+        if not done:
+            return f"none of {due} requests was answered in {now_s - begun_s:.1f} s"
+        answering_s = [begun_s] + [
+            after[0] for before, after in pairwise(self._seen) if after[2] > before[2]
+        ]
+        silent_s = now_s - answering_s[-1]
+        pause_s = (answering_s[-1] - begun_s) / max(len(answering_s) - 1, 1)
+        if silent_s < max(SILENCE_S, SILENT_PACES * pause_s):
+            return None
+        return f"the server answered no more: {due - done} requests were waiting, {silent_s:.1f} s long"
 
 
 def too_many_errors(answered: int, errors: int, limit: float) -> str | None:

@@ -75,8 +75,7 @@ class Watch:
 
     def check_backlog(self) -> None:
         """At the stage's end: whether the queue grew all the while."""
-        if why := self._backlog.overload(doom.FINAL_Z):
-            raise TrialFailure("overloaded", why)
+        self._refuse_growth(doom.FINAL_Z)
 
     def is_steady(self) -> bool:
         """Whether the latencies so far have left their transient behind."""
@@ -110,8 +109,12 @@ class Watch:
                 "client_limited", f"the load generator fell behind: {due - sent} requests not sent"
             )
         self._backlog.look(now_s, sent, int(np.count_nonzero(records["done"])))
-        if why := self._backlog.overload():
-            raise TrialFailure("overloaded", why)
+        self._refuse_growth(doom.EARLY_Z)
+
+    def _refuse_growth(self, z: float) -> None:
+        if why := self._backlog.overload(z):
+            silence = self._backlog.silence()
+            raise TrialFailure("no_answers" if silence else "overloaded", silence or why)
 
     def _due(self, now_s: float) -> int:
         end_of_warmup = min(now_s, self.opened_s)
