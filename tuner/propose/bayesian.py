@@ -67,7 +67,7 @@ class Multiple:
 
 
 class BayesianProposer(Proposer):
-    """The middle of the space, then the candidate of highest expected improvement.
+    """The middle of the space and of branches unlike it, then what promises most improvement.
 
     Each objective has a surrogate of its own, of its logarithm where every value is positive.
     Improvement is expected hypervolume improvement for two objectives, expected improvement for
@@ -84,6 +84,7 @@ class BayesianProposer(Proposer):
         self._history = History()
         self._encoder = Encoder(space)
         self._all = enumerated(space)
+        self._conditional = _conditional(space, self._all)
         if self._all is not None:
             self._encoded = self._encoder.encode(self._all)
             self._keys = [configuration_key(c) for c in self._all]
@@ -94,7 +95,7 @@ class BayesianProposer(Proposer):
         candidates, encoded = self._candidates(rng)
         if not candidates:
             return None
-        scores, notes = self._scores(encoded, rng)
+        scores, notes = self._scores(candidates, encoded, rng)
         # Equal scores are common in flat regions; the first of them would favour low levels.
         order = rng.permutation(len(candidates))
         chosen = candidates[int(order[np.argmax(scores[order])])]
@@ -160,13 +161,34 @@ class BayesianProposer(Proposer):
 
     # How good each looks.
 
-    def _scores(self, X: Floats, rng: np.random.Generator) -> tuple[Floats, dict[str, Any]]:
+    def _opening(self, candidates: Sequence[Configuration], X: Floats) -> Floats | None:
+        """Scores of the first trials, ``None`` after them.
+
+        The middle of the space is nearest to everything, and no end of a knob is taken for typical.
+        Then the middle of what was not seen at all: with the knobs that only matter under a
+        condition, where the middle lacked them, or without. One knob's change would not tell.
+        """
+        tried = [o.configuration for o in self._history.finished] + self._history.pending
+        if not tried:
+            return -((X - X.mean(axis=0)) ** 2).sum(axis=1)
+        seen = {(name, name in c) for c in tried for name in self._conditional}
+        if len(seen) == 2 * len(self._conditional):
+            return None
+        unseen = [sum((n, n in c) not in seen for n in self._conditional) for c in candidates]
+        most = np.array(unseen) == max(unseen)
+        if not max(unseen):
+            return None
+        return np.where(most, -((X - X[most].mean(axis=0)) ** 2).sum(axis=1), -np.inf)
+
+    def _scores(
+        self, candidates: Sequence[Configuration], X: Floats, rng: np.random.Generator
+    ) -> tuple[Floats, dict[str, Any]]:
         """Scores of shape (candidates,) and notes for the proposal."""
+        opening = None if self._can_guess() else self._opening(candidates, X)
+        if opening is not None:
+            return opening, {}
         probable = self._probably_feasible(X)
         complete = self._history.complete
-        if not self._history.trials and not self._can_guess():
-            # The middle is nearest to everything, and no end of a knob is taken for typical.
-            return -((X - X.mean(axis=0)) ** 2).sum(axis=1), {}
         if not complete and not self._can_guess():
             return probable + 1e-6 * self._distance(X), {}
         beliefs, ceilings, notes = self._beliefs(X)
@@ -271,3 +293,10 @@ class BayesianProposer(Proposer):
             return np.ones(len(X))
         gaps = [((X - row) ** 2).sum(axis=1) for row in self._encoder.encode(tried)]
         return np.sqrt(np.min(gaps, axis=0))
+
+
+def _conditional(space: Space, every: Sequence[Configuration] | None) -> list[str]:
+    """Knobs that configurations may lack, by the space's conditions or, of a table, as it is."""
+    return [
+        p.name for p in space.parameters if p.when or any(p.name not in c for c in every or ())
+    ]

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from tuner.measurement import Configuration
 from tuner.propose.averaged import AveragedSurrogate
 from tuner.propose.bayesian import AVERAGED, BayesianProposer, Data, Floats, Model
 from tuner.propose.history import derived_seed
@@ -179,11 +180,13 @@ class TransferProposer(BayesianProposer):
             for i in range(len(self._space.objectives))
         )
 
-    def _scores(self, X: Floats, rng: np.random.Generator) -> tuple[Floats, dict[str, Any]]:
+    def _scores(
+        self, candidates: Sequence[Configuration], X: Floats, rng: np.random.Generator
+    ) -> tuple[Floats, dict[str, Any]]:
         objectives = range(len(self._space.objectives))
         self._known = [self._data(i) for i in objectives]
         self._shares = self._weigh()
-        scores, notes = super()._scores(X, rng)
+        scores, notes = super()._scores(candidates, X, rng)
         dropped = {name: 0.0 for name in self._given if name not in self._shares}
         return scores, {**notes, "weights": {**self._shares, **dropped}}
 
