@@ -286,3 +286,24 @@ def test_tpe_takes_at_most_a_second_at_10_000_trials():
     start = time.process_time()
     proposer.observe(ended(proposer.propose(), 10_000))
     assert time.process_time() - start < 1.0
+
+
+@pytest.mark.parametrize("levels", [LEVELS, ()])
+def test_what_the_first_trial_lacked_or_had_the_second_one_turns_round(levels):
+    """Also where the configurations are too many to be listed."""
+    batch = {"choices": levels} if levels else {"low": 0.0, "high": 7.0}
+    space = replace(
+        PLANE,
+        parameters=(
+            Parameter("batching", "categorical", choices=(False, True)),
+            Parameter("rows", "int" if levels else "float", when={"batching": (True,)}, **batch),
+            Parameter("wait", "int", choices=LEVELS, when={"batching": (True,)}),
+            Parameter("c", "int", choices=LEVELS, ordered=True),
+        ),
+    )
+    proposer = make("auto", space, seed=0, budget=20)
+    first, second = (
+        o.configuration for o in run(proposer, 2, lambda c: (1.0 + c["c"], 9.0 - c["c"]))
+    )
+    assert first["batching"] != second["batching"]
+    assert second["c"] in (3, 4)
