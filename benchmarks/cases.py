@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from running import Ended, Room, wait_until
+from running import Ended, Room, command_of, wait_until
 
 Case = Callable[[Room], str]
 """Breaks something in a room and returns what the user saw. Raises AssertionError where it is not
@@ -94,7 +94,7 @@ def terminated(room: Room, process: subprocess.Popen[str]) -> str:
 
 def clients(room: Room) -> list[int]:
     """Process ids of the load clients."""
-    return [p.pid for p in room.processes() if "tuner.load.client" in " ".join(p.cmdline())]
+    return [p.pid for p in room.processes() if "tuner.load.client" in command_of(p)]
 
 
 def need_root() -> None:

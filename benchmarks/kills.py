@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from running import SPACE, Room, wait_until
+from running import SPACE, Room, command_of, wait_until
 
 from tuner.deploy import cgroups, cpufreq
 
@@ -213,7 +213,7 @@ def strike(process: subprocess.Popen[str], watchdog_too: bool) -> None:
         except psutil.NoSuchProcess:
             children = []
         for child in children:
-            if "tuner.deploy.watchdog" in _command(child):
+            if "tuner.deploy.watchdog" in command_of(child):
                 child.kill()
     process.send_signal(signal.SIGKILL)
 
@@ -229,7 +229,7 @@ def phase_of(room: Room, point: Point) -> Callable[[], Any]:
         return len(new) >= count and "RUNNING" in new.values()
 
     def children(word: str, count: int = 1) -> bool:
-        return sum(word in " ".join(_command(p)) for p in room.processes()) >= count
+        return sum(word in command_of(p) for p in room.processes()) >= count
 
     def told(count: int) -> bool:
         return sum(n > before for n in room.finished()) >= count
@@ -247,13 +247,6 @@ def phase_of(room: Room, point: Point) -> Callable[[], Any]:
         "last write": lambda: told(TRIALS_A_START),
         "plot": lambda: plot.exists() and plot.stat().st_mtime_ns != plotted,
     }[point.phase]
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        return list(process.cmdline())
-    except psutil.Error:  # it has ended
-        return []
 
 
 def groups(pid: int) -> list[str]:

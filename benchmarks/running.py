@@ -109,7 +109,7 @@ class Room:
     def left(self, patience_s: float = 15.0) -> list[str]:
         """Command lines of processes that outlive the patience."""
         wait_until(lambda: not self.processes(), patience_s)
-        return [" ".join(p.cmdline())[:100] for p in self.processes()]
+        return [command[:100] for p in self.processes() if (command := command_of(p))]
 
     def trials(self, name: str = "small") -> dict[int, tuple[str, str | None]]:
         """Number -> state and reason of a study's trials, read without disturbing it."""
@@ -132,6 +132,14 @@ class Room:
             number: (state, reason) for number, (state, reason) in self.trials(name).items()
             if state == "COMPLETE" or (state == "FAIL" and reason not in (None, "killed"))
         }
+
+
+def command_of(process: psutil.Process) -> str:
+    """Its command line; empty where it has ended meanwhile."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def wait_until(what: Callable[[], object], timeout_s: float) -> bool:

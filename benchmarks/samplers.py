@@ -79,6 +79,9 @@ def main() -> None:
         "--transfer", action="store_true", help="each table with every other one as its source"
     )
     parser.add_argument("--from", dest="source", default="", help="only sources whose name ends so")
+    parser.add_argument(
+        "--bare", action="store_true", help="of --transfer: without auto alone and shuffled sources"
+    )
     parser.add_argument("--keep", type=Path, metavar="FILE.csv", help="results kept from run to run")
     args = parser.parse_args()
     found = [t for folder in args.data for t in tables(folder) if t.name.startswith(args.only)]
@@ -87,19 +90,21 @@ def main() -> None:
         _row("table", "source", "auto, no source", "transfer", "source shuffled")
         _row(*["---"] * 5)
         for table in found:
-            alone = _reached(compare(table, ["auto"], **settings), args.trials)
+            alone = (
+                ["–"] if args.bare else _reached(compare(table, ["auto"], **settings), args.trials)
+            )
             for source in found:
                 other = source is not table and source.name.endswith(args.source)
                 if not other or source.space.parameters != table.space.parameters:
                     continue
                 cells = []
-                for shuffle in (False, True):
+                for shuffle in (False,) if args.bare else (False, True):
                     found_by = compare(
                         table, ["transfer"], sources=[source], shuffle_sources=shuffle, **settings
                     )
                     _keep(args, table, found_by, source.name + ", shuffled" * shuffle)
                     cells += _reached(found_by, args.trials)
-                _row(table.name, source.name, *alone, *cells)
+                _row(table.name, source.name, *alone, *cells, *["–"] * args.bare)
         return
     samplers = args.samplers.split(",")
     _row("table", "configurations", *samplers)

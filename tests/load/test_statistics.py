@@ -115,8 +115,10 @@ def test_a_queue_without_bound_is_overload_within_seconds() -> None:
 
 
 def test_a_server_that_is_slow_or_answers_in_batches_is_not_silent() -> None:
-    assert not any(queue(150, 100, 8.0, seed).silence() for seed in range(20))
-    assert not any(queue(50, 2, 8.0, seed).silence() for seed in range(20))
+    fast = [queue(150, 100, 8.0, seed) for seed in range(20)]
+    slow = [queue(50, 2, 8.0, seed) for seed in range(20)]
+    assert not any(one.silence() for one in fast + slow)
+    assert not any(one.may_be_silent() for one in fast)
     backlog = doom.Backlog(cycle_s=1.0)
     for now in np.arange(0.1, 20.0, 0.1):  # 64 at once every three seconds
         backlog.look(now, int(50 * now), int(now // 3) * 64)
@@ -128,7 +130,7 @@ def test_a_server_that_answers_no_more_is_told_from_an_overloaded_one(falls_sile
     backlog = doom.Backlog(cycle_s=1.0)
     for now in np.arange(0.1, 10.0, 0.1):
         backlog.look(now, int(50 * now), int(50 * min(now, falls_silent_s)))
-        if backlog.overload():
+        if backlog.overload() and not (backlog.may_be_silent() and not backlog.silence()):
             break
     assert now < falls_silent_s + 3
     assert ("answered no more" if falls_silent_s else "none of") in str(backlog.silence())

@@ -19,9 +19,9 @@ FINAL_Z = 3.0
 MIN_WAIT_S = 0.5
 """A backlog that the server works off sooner is a queue, not an overload."""
 
-SILENCE_S, SILENT_PACES = 1.0, 10
+SILENCE_S, SILENT_PACES, UNUSUAL_PACES = 1.0, 10, 3
 """A server has fallen silent when so many seconds, and so many of its usual pauses between answers,
-passed without one."""
+passed without one; from the last number of pauses on it may have."""
 
 ERROR_SIGNIFICANCE = 1e-3
 MIN_ERROR_SAMPLE = 20
@@ -75,17 +75,27 @@ class Backlog:
         """That the server answers no more, which is no overload; ``None`` where it does, if slowly."""
         if not self._seen:
             return None
-        (begun_s, _, _), (now_s, due, done) = self._seen[0], self._seen[-1]
+        now_s, due, done = self._seen[-1]
         if not done:
-            return f"none of {due} requests was answered in {now_s - begun_s:.1f} s"
-        answering_s = [begun_s] + [
-            after[0] for before, after in pairwise(self._seen) if after[2] > before[2]
-        ]
-        silent_s = now_s - answering_s[-1]
-        pause_s = (answering_s[-1] - begun_s) / max(len(answering_s) - 1, 1)
+            return f"none of {due} requests was answered in {now_s - self._seen[0][0]:.1f} s"
+        silent_s, pause_s = self._pauses()
         if silent_s < max(SILENCE_S, SILENT_PACES * pause_s):
             return None
         return f"the server answered no more: {due - done} requests were waiting, {silent_s:.1f} s long"
+
+    def may_be_silent(self) -> bool:
+        """Whether the pause since the last answer is an unusual one: a moment more will tell."""
+        silent_s, pause_s = self._pauses()
+        return silent_s > UNUSUAL_PACES * pause_s
+
+    def _pauses(self) -> tuple[float, float]:
+        """Seconds since the last look that saw new answers, and those between such looks."""
+        begun_s = self._seen[0][0]
+        answering_s = [begun_s] + [
+            after[0] for before, after in pairwise(self._seen) if after[2] > before[2]
+        ]
+        pause_s = (answering_s[-1] - begun_s) / max(len(answering_s) - 1, 1)
+        return self._seen[-1][0] - answering_s[-1], pause_s
 
 
 def too_many_errors(answered: int, errors: int, limit: float) -> str | None:

@@ -75,7 +75,7 @@ class Watch:
 
     def check_backlog(self) -> None:
         """At the stage's end: whether the queue grew all the while."""
-        self._refuse_growth(doom.FINAL_Z)
+        self._refuse_growth(doom.FINAL_Z, at_end=True)
 
     def is_steady(self) -> bool:
         """Whether the latencies so far have left their transient behind."""
@@ -111,10 +111,14 @@ class Watch:
         self._backlog.look(now_s, sent, int(np.count_nonzero(records["done"])))
         self._refuse_growth(doom.EARLY_Z)
 
-    def _refuse_growth(self, z: float) -> None:
-        if why := self._backlog.overload(z):
-            silence = self._backlog.silence()
-            raise TrialFailure("no_answers" if silence else "overloaded", silence or why)
+    def _refuse_growth(self, z: float, at_end: bool = False) -> None:
+        why = self._backlog.overload(z)
+        if why is None:
+            return
+        if silence := self._backlog.silence():
+            raise TrialFailure("no_answers", silence)
+        if at_end or not self._backlog.may_be_silent():
+            raise TrialFailure("overloaded", why)
 
     def _due(self, now_s: float) -> int:
         end_of_warmup = min(now_s, self.opened_s)
