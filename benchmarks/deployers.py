@@ -52,11 +52,12 @@ def main() -> int:
     space = spaces.load(SPACE)
     configurations = shuffled(everything(propose.make("grid", space, seed=SEED)), SEED)
     facts: dict[str, Any] = {}
-    with engine.running() as running, _serving_program() as program:
+    folder = args.database.with_suffix(".artifacts").absolute()
+    with engine.running() as running, _serving_program(folder) as program:
         for passes in range(1, space.settings.repeats + 1):
             for way in _ways(running, program):
                 print(f"\npass {passes}: {way.name}", file=sys.stderr, flush=True)
-                _measure(space, configurations, passes, way, facts, args.database)
+                _measure(space, configurations, passes, way, facts, args.database, folder)
     pack(args.database)
     return 0
 
@@ -73,25 +74,26 @@ def _ways(running: engine.Engine, program: Path) -> list[Way]:
 
 
 @contextmanager
-def _serving_program() -> Iterator[Path]:
+def _serving_program(folder: Path) -> Iterator[Path]:
     """The embedded server as an executable of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "tensorflow_model_server"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as inside:
+        file = Path(inside) / "tensorflow_model_server"
         file.write_text(f'#!/bin/sh\nexec {sys.executable} -m tuner.modelserver "$@"\n')
         file.chmod(0o755)
         yield file
 
 
 def _measure(
-    space: Any, configurations: list[Any], passes: int, way: Way, facts: dict[str, Any], file: Path
+    space: Any, configurations: list[Any], passes: int, way: Way, facts: dict[str, Any], file: Path,
+    folder: Path,
 ) -> None:
     """Bring one deployer's studies to so many measurements of each configuration."""
     settings = dataclasses.replace(space.settings, deployer=way.deployer)
     space = dataclasses.replace(space, settings=settings)
     url = f"sqlite:///{file}"
     with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        options = serving.Options(Path(folder), SEED, way.options, only_calm=True)
+        options = serving.Options(folder / way.name, SEED, way.options, only_calm=True)
         evaluator = stack.enter_context(serving.open(space, options, _note))
         facts.update(evaluator.calibrate(facts, _note))  # the idle baseline, once for all
         arms = []

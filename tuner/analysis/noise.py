@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.special import chdtrc, stdtr
 
 from tuner.analysis.tables import interval, numbers
 from tuner.measurement import configuration_key
@@ -142,8 +143,6 @@ def discordant(table: pd.DataFrame, metric: str, ids: Codes) -> frozenset[int]:
     Cochran's Q of the repeats, each weighted by its standard error, against chi-squared; the
     bound ``DISCORD`` is divided by the number of repeated configurations (Bonferroni).
     """
-    from scipy.stats import chi2
-
     errors = standard_errors(table, metric, relative=False)
     y = numbers(table, metric)
     known = np.isfinite(y) & np.isfinite(errors) & (errors > 0)
@@ -154,7 +153,7 @@ def discordant(table: pd.DataFrame, metric: str, ids: Codes) -> frozenset[int]:
             weights = errors[rows] ** -2.0
             centre = (weights @ y[rows]) / weights.sum()
             statistic = float(weights @ (y[rows] - centre) ** 2)
-            chances[int(which)] = float(chi2.sf(statistic, rows.sum() - 1))
+            chances[int(which)] = float(chdtrc(rows.sum() - 1, statistic))
     return frozenset(k for k, chance in chances.items() if chance < DISCORD / len(chances))
 
 
@@ -174,10 +173,8 @@ def _slope(at: Floats, rest: Floats, degrees: int, span: float) -> tuple[float, 
     slope = float(at @ rest) / power
     if degrees < 2:
         return slope * span, None
-    from scipy.stats import t as t_distribution
-
     left = float(((rest - slope * at) ** 2).sum()) / (degrees - 1)
     if left <= 0:
         return slope * span, 0.0 if slope else 1.0
     statistic = abs(slope) / np.sqrt(left / power)
-    return slope * span, float(2 * t_distribution.sf(statistic, degrees - 1))
+    return slope * span, float(2 * stdtr(degrees - 1, -statistic))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtri
 
 Floats = NDArray[np.float64]
 
@@ -16,10 +17,8 @@ def spreads(
     Those of a two-piece normal distribution whose median is the value and whose (1 ± level)/2
     quantiles are ``low`` and ``high``. An unknown bound (NaN) counts as no error on that side.
     """
-    from scipy.stats import norm
-
     centre = np.asarray(values, dtype=float)
-    quantile = float(norm.ppf((1 + level) / 2))
+    quantile = float(ndtri((1 + level) / 2))
     below = np.nan_to_num(centre - np.asarray(low, dtype=float), nan=0.0).clip(min=0.0)
     above = np.nan_to_num(np.asarray(high, dtype=float) - centre, nan=0.0).clip(min=0.0)
     return below / quantile, above / quantile

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from tabulate import tabulate
@@ -100,16 +101,32 @@ def _markdown(found: list[Recorded]) -> str:
             disable_numparse=True,
         ))
     lines: list[str] = []
-    for title, values in (
-        ("Machine", {one.machine for one in found}),
-        ("Deployer", {one.deployer for one in found}),
-        ("Energy", {one.energy_model or one.energy_source for one in found}),
-        ("Measured", {one.when for one in found}),
-        ("Versions", {one.versions for one in found}),
+    for title, told in (
+        ("Machine", lambda one: one.machine),
+        ("Deployer", lambda one: one.deployer),
+        ("Energy", lambda one: one.energy_model or one.energy_source),
+        ("Measured", lambda one: one.when),
+        ("Versions", lambda one: one.versions),
     ):
-        lines += [f"- {title}: {value}" for value in sorted(filter(None, values))]
+        lines += _common_first(title, found, told)
     lines.append(f"- Hours of trials: {_recorded.hours(found):.1f}")
     return "\n\n".join(["\n".join(lines), *parts])
+
+
+def _common_first(
+    title: str, found: list[Recorded], told: Callable[[Recorded], str | None]
+) -> list[str]:
+    """A line for each value: what most studies have in common, then the others with their names."""
+    names: dict[str, list[str]] = {}
+    for one in found:
+        if value := told(one):
+            names.setdefault(value, []).append(one.name.split("@")[0])
+    ordered = sorted(names.items(), key=lambda item: (-len(item[1]), item[0]))
+    return [
+        f"- {title}: {value}"
+        + (f" ({', '.join(f'`{name}`' for name in dict.fromkeys(of))})" if rank else "")
+        for rank, (value, of) in enumerate(ordered)
+    ]
 
 
 def _number(value: float | None) -> str:
