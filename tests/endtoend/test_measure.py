@@ -100,19 +100,19 @@ def test_it_measures_the_trials_configuration_at_its_level_and_keeps_it_beside_t
 def test_it_ends_once_the_interval_is_as_narrow_as_asked_and_tells_it(
     tuner: Tuner, file: Path
 ) -> None:
-    for _ in range(3):
-        # On a busy machine the p99 may have no upper bound after four seconds, and an interval
-        # without one is not narrow.
+    for _ in range(4):
+        # On a busy or slow machine the p99 may have no upper bound after four seconds, and an
+        # interval without one is not narrow; the last requests may also take it away again.
         earlier = store.open_study(f"{file}:{LEVEL}").get("measured_again") or []
         done = measure(tuner, "--precision", "1000")
         assert done.returncode == 0, done.stderr
-        for word in ("p50", "p95", "p99", "as precise as asked", "requests/s", "J a request",
-                     "in study"):
+        for word in ("p50", "p95", "p99", "requests/s", "J a request", "in study"):
             assert word in done.stdout
         kept = store.open_study(f"{file}:{LEVEL}").get("measured_again")
         assert kept[:-1] == earlier
-        if kept[-1]["window_s"] <= 5.5:
+        if kept[-1]["window_s"] <= 5.5 and "as precise as asked" in done.stdout:
             break
+    assert "as precise as asked" in done.stdout
     assert kept[-1]["window_s"] == pytest.approx(4.0, abs=1.5)
 
 

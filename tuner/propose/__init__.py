@@ -13,6 +13,10 @@ from tuner.space import Space
 
 __all__ = ["LEARNING", "NAMES", "Observation", "Proposal", "Proposer", "Source", "make"]
 
+TPE_CANDIDATES, TPE_MANY = 24, 5_000
+"""Candidates that TPE weighs for a proposal (Optuna's default), half of them where more trials than
+so many are planned: each one is compared with every trial."""
+
 
 def make(
     name: str,
@@ -56,17 +60,19 @@ def _grid(space: Space, seed: int, budget: Any, sources: Any, repeats: bool) -> 
     return GridProposer(space)
 
 
-def _tpe(space: Space, seed: int, budget: Any, sources: Any, repeats: bool) -> Proposer:
+def _tpe(space: Space, seed: int, budget: int | None, sources: Any, repeats: bool) -> Proposer:
     from optuna.samplers import TPESampler
 
     from tuner.propose.mirror import MirrorProposer
 
     conditional = space.is_conditional
+    weighed = TPE_CANDIDATES // 2 if (budget or 0) > TPE_MANY else TPE_CANDIDATES
     return MirrorProposer(
         "tpe",
         space,
         lambda derived: TPESampler(
-            multivariate=True, group=conditional, constant_liar=True, seed=derived
+            multivariate=True, group=conditional, constant_liar=True, seed=derived,
+            n_ei_candidates=weighed,
         ),
         seed=seed,
         repeats=repeats,
