@@ -49,16 +49,27 @@ def non_dominated(values: ArrayLike) -> Bools:
 
 
 def _staircase(points: Floats) -> Bools:
-    """Members among points of two objectives: each step down of the second, by the first."""
-    order = np.lexsort((points[:, 1], points[:, 0]))
-    rows = points[order]
-    second = rows[:, 1]
-    first_of_equals = np.ones(len(rows), dtype=bool)
-    first_of_equals[1:] = (rows[1:] != rows[:-1]).any(axis=1)
-    best_before = np.concatenate(([np.inf], np.minimum.accumulate(second[:-1])))
-    step = (second < best_before)[first_of_equals]
-    on = np.empty(len(rows), dtype=bool)
-    on[order] = step[np.cumsum(first_of_equals) - 1]
+    """Members among points of two objectives, shape (n,)."""
+    on: Bools = _staircases(points[None])[0]
+    return on
+
+
+def _staircases(sets: Floats) -> Bools:
+    """Members of each of several sets of points of two objectives, shape (sets, n).
+
+    By the first objective, each step down of the second is one; equal points are members together.
+    """
+    first, second = sets[:, :, 0], sets[:, :, 1]
+    order = np.lexsort((second, first), axis=-1)
+    first = np.take_along_axis(first, order, axis=1)
+    second = np.take_along_axis(second, order, axis=1)
+    is_new = np.ones(order.shape, dtype=bool)
+    is_new[:, 1:] = (first[:, 1:] != first[:, :-1]) | (second[:, 1:] != second[:, :-1])
+    step = is_new.copy()
+    step[:, 1:] &= second[:, 1:] < np.minimum.accumulate(second, axis=1)[:, :-1]
+    first_of_equals = np.maximum.accumulate(np.where(is_new, np.arange(order.shape[1]), 0), axis=1)
+    on = np.empty(order.shape, dtype=bool)
+    np.put_along_axis(on, order, np.take_along_axis(step, first_of_equals, axis=1), axis=1)
     return on
 
 
@@ -161,13 +172,23 @@ def membership_probability(
         raise ValueError(f"intervals need the values' shape {points.shape}")
     possible = _possible_members(points - _FAR * below, points + _FAR * above)
     points, below, above = points[possible], below[possible], above[possible]
+    known = ~np.isnan(points).any(axis=1)
     random = np.random.default_rng(seed)
     hits = np.zeros(len(possible))
-    for _ in range(draws):
-        error = random.standard_normal(points.shape)
-        hits[possible] += non_dominated(points + error * np.where(error > 0, above, below))
+    at_once = max(1, _AT_ONCE // max(points.size, 1))
+    for begun in range(0, draws, at_once):
+        error = random.standard_normal((min(at_once, draws - begun), *points.shape))
+        drawn = points + error * np.where(error > 0, above, below)
+        if points.shape[1] == 2:
+            drawn[:, ~known] = np.inf
+            hits[possible] += _staircases(drawn).sum(axis=0) * known
+        else:
+            hits[possible] += sum(map(non_dominated, drawn))
     return hits / draws
 
+
+_AT_ONCE = 1 << 17
+"""Values drawn at a time."""
 
 _FAR = 7.0
 """Standard deviations that no draw reaches: one in 10^12 does."""
