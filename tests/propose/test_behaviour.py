@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from tests.contracts.proposer_contract import FINITE, MIXED, drive, ended, values
 from tuner.measurement import configuration_key
@@ -270,10 +271,11 @@ def test_a_proposal_takes_at_most_a_second_at_300_trials(name):
     proposer = make(name, OPTIONS, seed=0, budget=500, sources=sources)
     for o in some_of(300, 0):
         proposer.observe(o)
-    proposer.propose()
-    start = time.process_time()
-    proposer.propose()
-    assert time.process_time() - start < 1.0
+    with threadpool_limits(1):  # CPU time is the time that it takes, also beside other work
+        proposer.propose()
+        start = time.process_time()
+        proposer.propose()
+        assert time.process_time() - start < 1.0
 
 
 @pytest.mark.slow

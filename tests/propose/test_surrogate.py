@@ -40,3 +40,9 @@ def test_equal_responses_do_not_break_the_fit():
     mean, deviation = Surrogate(2).fit(X, np.full(5, 7.0)).predict(X)
     assert np.allclose(mean, 7.0)
     assert np.isfinite(deviation).all()
+
+
+def test_no_covariance_is_so_small_that_its_products_are_denormal():
+    X = np.array([[0.0, 0.0], [1.0, 1.0]])
+    K = MainEffectsKernel(length=np.full(2, 1e-3))(X)
+    assert 0 < K[0, 1] < 1e-20 and K[0, 1] ** 2 > np.finfo(float).tiny
