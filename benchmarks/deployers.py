@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from objectives import serving
 from tests.deploy import engine
+from tests.deploy.test_deployers import stand_in
 from tuner import propose, store, study
 from tuner import space as spaces
 from tuner.propose.listed import ListedProposer, everything, shuffled
@@ -78,10 +79,7 @@ def _serving_program(folder: Path) -> Iterator[Path]:
     """The embedded server as an executable of its own."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as inside:
-        file = Path(inside) / "tensorflow_model_server"
-        file.write_text(f'#!/bin/sh\nexec {sys.executable} -m tuner.modelserver "$@"\n')
-        file.chmod(0o755)
-        yield file
+        yield stand_in(Path(inside))
 
 
 def _measure(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -13,17 +14,23 @@ from tests.workers import postgres as postgresql
 from tests.workers.mariadb import MariaDb
 from tests.workers.postgres import Postgres
 
+Server = TypeVar("Server", Postgres, MariaDb)
 QUICK = "tests.workers.quick"
+
+
+def served(why_not: Callable[[], str | None], kind: type[Server]) -> Iterator[Server]:
+    """A server of the kind until the test has ended; skips, with the reason, where there is none."""
+    reason = why_not()
+    if reason is not None:
+        pytest.skip(reason)
+    server = kind()
+    yield server
+    server.remove()
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    reason = postgresql.why_not()
-    if reason is not None:
-        pytest.skip(reason)
-    server = Postgres()
-    yield server
-    server.remove()
+    yield from served(postgresql.why_not, Postgres)
 
 
 @pytest.fixture(params=["postgres", pytest.param("mariadb", marks=pytest.mark.slow)])
@@ -32,12 +39,7 @@ def database(request: pytest.FixtureRequest) -> Iterator[Postgres | MariaDb]:
     if request.param == "postgres":
         yield request.getfixturevalue("postgres")
         return
-    reason = mariadb.why_not()
-    if reason is not None:
-        pytest.skip(reason)
-    server = MariaDb()
-    yield server
-    server.remove()
+    yield from served(mariadb.why_not, MariaDb)
 
 
 @pytest.fixture

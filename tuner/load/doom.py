@@ -70,7 +70,6 @@ class Backlog:
             f"{backlog[latest]:.0f} were waiting after {now[-1] - now[0]:.1f} s"
         )
 
-
     def silence(self) -> str | None:
         """That the server answers no more, which is no overload; ``None`` where it does, if slowly."""
         if not self._seen:

@@ -175,9 +175,9 @@ class BayesianProposer(Proposer):
         if len(seen) == 2 * len(self._conditional):
             return None
         unseen = [sum((n, n in c) not in seen for n in self._conditional) for c in candidates]
-        most = np.array(unseen) == max(unseen)
         if not max(unseen):
             return None
+        most = np.array(unseen) == max(unseen)
         return np.where(most, -((X - X[most].mean(axis=0)) ** 2).sum(axis=1), -np.inf)
 
     def _scores(

@@ -64,10 +64,10 @@ def _slim(text: str) -> str:
 
 def _without_folders(text: str) -> str:
     """JSON with ``python``, ``./`` and ``~/`` in the place of this machine's paths."""
-    told = {
-        sys.executable: "python", f"{Path.cwd()}/": "./", f"{Path.cwd()}": ".", f"{Path.home()}/": "~/",
-    }
+    told = {sys.executable: "python", f"{Path.cwd()}/": "./", f"{Path.home()}/": "~/"}
     for path in sorted(told, key=len, reverse=True):
         if len(path) > 2:  # the root itself says nothing
             text = text.replace(json.dumps(path)[1:-1], told[path])
+    # The folder itself only as a whole value: it may be the beginning of another one's name.
+    text = text.replace(json.dumps(str(Path.cwd())), '"."')
     return text
