@@ -242,9 +242,15 @@ class Space:
         )
 
     @property
-    def is_conditional(self) -> bool:
-        """Whether some knob applies under a condition only."""
-        return any(parameter.when for parameter in self.parameters)
+    def conditional(self) -> tuple[str, ...]:
+        """The knobs that apply under a condition only."""
+        return tuple(p.name for p in self.parameters if p.when)
+
+    @property
+    def deciding(self) -> tuple[str, ...]:
+        """The knobs on whose value it depends whether others apply."""
+        asked = {name for p in self.parameters for name in p.when}
+        return tuple(p.name for p in self.parameters if p.name in asked)
 
     def is_valid(self, configuration: Configuration) -> bool:
         """Whether exactly the active knobs are given, within range, and nothing excluded holds."""

@@ -27,6 +27,12 @@ def test_every_valid_configuration_is_enumerated_once() -> None:
     assert all(space.is_valid(c) for c in found)
 
 
+def test_a_space_tells_its_conditional_knobs_and_those_that_decide() -> None:
+    space = parse(BATCHING)
+    assert space.conditional == ("max_batch_size",)
+    assert space.deciding == ("enable_batching",)
+
+
 def test_a_child_without_its_parent_is_not_valid() -> None:
     space = parse(BATCHING)
     assert not space.is_valid({"enable_batching": False, "max_batch_size": 4, "threads": 1})

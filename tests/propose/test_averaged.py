@@ -35,3 +35,33 @@ def test_one_trial_is_enough_to_fit_and_equal_responses_do_not_break_it():
         mean, deviation = AveragedSurrogate(rng, LOG_SCALE).fit(X, np.full(rows, 7.0)).predict(X)
         assert np.allclose(mean, 7.0, atol=0.1)
         assert (deviation > 0).all() and np.isfinite(deviation).all()
+
+
+def test_a_knob_may_do_the_opposite_in_another_branch():
+    """Half of the trials are of the other branch, where the second column works backwards."""
+    wrong = {}
+    for deciding in ((), [[0]]):
+        rng, errors = np.random.default_rng(3), []
+        for _ in range(8):
+            X, new = grid(rng, 12), grid(rng, 100)
+            X[:, 0], new[:, 0] = np.arange(12) < 6, 0.0
+            model = AveragedSurrogate(rng, LOG_SCALE, deciding=deciding).fit(X, told(X))
+            means, _ = model.predict(new)
+            errors.append(np.mean((means - told(new)) ** 2))
+        wrong[bool(deciding)] = np.mean(errors)
+    assert wrong[True] < 0.8 * wrong[False]
+
+
+def told(X: np.ndarray) -> np.ndarray:
+    return np.where(X[:, 0] > 0, 1.0, -1.0) * X[:, 1] + 0.5 * X[:, 2]
+
+
+def test_an_effect_seen_in_one_branch_is_not_taken_for_granted_in_the_other():
+    X = np.array([[b, x, x] for b in (0.0, 1.0) for x in (0.0, 0.5, 1.0)])[:-2]
+    there = np.array([[1.0, 1.0, 1.0]])
+    sure, open_ = (
+        AveragedSurrogate(np.random.default_rng(4), LOG_SCALE, deciding=d)
+        .fit(X, X[:, 1] + X[:, 2]).predict(there)[1][0]
+        for d in ((), [[0]])
+    )
+    assert open_ > 1.2 * sure

@@ -13,6 +13,7 @@ from tests.contracts.proposer_contract import FINITE, MIXED, drive, ended, value
 from tuner.measurement import configuration_key
 from tuner.propose import Observation, Source, make
 from tuner.propose.auto import Relay, choose
+from tuner.propose.bayesian import BayesianProposer
 from tuner.space import Constraint, Objective, Parameter, Space
 
 LEVELS = tuple(range(8))
@@ -48,6 +49,25 @@ def test_regions_that_crash_are_left(name, trials):
     proposer = make(name, PLANE, seed=0, budget=trials)
     crashes = [o.state == "failed" for o in run(proposer, trials, plane, lambda c: c["b"] < 4)]
     assert np.mean(crashes[-15:]) < 0.25
+
+
+def test_failures_by_chance_are_not_taken_for_certain():
+    """Log loss of the forecast; 0.84 where a label is taken for the truth, 0.42 at best."""
+    every, losses = list(PLANE.configurations()), []
+    for seed in range(10):
+        rng, proposer = np.random.default_rng(seed), BayesianProposer(PLANE, seed=seed)
+
+        def fails(c, rng=rng):
+            return rng.random() < (0.85 if c["b"] < 4 else 0.15)
+
+        for number, place in enumerate(rng.choice(len(every), 24, replace=False)):
+            c = every[place]
+            told = ("failed", None, {"failed": 1.0}) if fails(c) else ("complete", plane(c))
+            proposer.observe(Observation(c, *told, number=number))
+        probable = proposer._probably_feasible(proposer._encoded)
+        works = np.array([not fails(c) for c in every])
+        losses.append(-np.log(np.where(works, probable, 1 - probable) + 1e-9).mean())
+    assert np.mean(losses) < 0.75
 
 
 @pytest.mark.parametrize(("name", "trials"), BUDGETS)

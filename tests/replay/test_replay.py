@@ -105,6 +105,24 @@ def test_invalid_rows_answer_as_failures():
     )
 
 
+@pytest.mark.parametrize("order", [["on", "size", "wait"], ["size", "wait", "on"]])
+def test_a_table_tells_on_which_knob_it_depends_whether_others_apply(order):
+    rows = pd.DataFrame(
+        [(False, None, None, 1.0)] + [(True, size, wait, 2.0) for size in (1, 2) for wait in (0, 9)],
+        columns=["on", "size", "wait", "x"],
+    )
+    space = from_frame(rows, order, ["x"], "branches").space
+    assert set(space.conditional) == {"size", "wait"}
+    assert space.deciding == ("on",)
+    assert table().space.conditional == table().space.deciding == ()
+
+
+def test_a_knob_missing_for_no_reason_that_another_one_tells_depends_on_none():
+    rows = pd.DataFrame([(0, 0, None), (0, 1, 1), (1, 0, 1), (1, 1, None)], columns=["a", "b", "c"])
+    space = from_frame(rows.assign(x=1.0), ["a", "b", "c"], ["x"], "either").space
+    assert space.conditional == ("c",) and space.deciding == ()
+
+
 def test_an_empty_parameter_is_a_knob_that_does_not_apply():
     conditional = pd.DataFrame(
         {

@@ -65,7 +65,7 @@ def _tpe(space: Space, seed: int, budget: int | None, sources: Any, repeats: boo
 
     from tuner.propose.mirror import MirrorProposer
 
-    conditional = space.is_conditional
+    conditional = bool(space.conditional)
     weighed = TPE_CANDIDATES // 2 if (budget or 0) > TPE_MANY else TPE_CANDIDATES
     return MirrorProposer(
         "tpe",

@@ -8,6 +8,7 @@ sampling (Murray, Adams & MacKay 2010), all chains at once, and the predictions 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,9 @@ _SHARE = 1.5
 """Deviation of the logarithm of a column's share in the main effects."""
 _NOISE = (np.log(1e-2), 1.5)
 """As ``_MAIN``, of what knobs don't explain: measurement noise and quirks."""
+_ELSEWHERE = 0.3
+"""Share of a main effect's variance that holds in every branch of a conditional space alike: one
+more thread may be of use without batching and a nuisance with it."""
 _WARP = 0.7
 """Deviation of the logarithm of the exponent that bends a column towards one of its ends."""
 _MEAN = 4.0
@@ -62,17 +66,27 @@ class AveragedSurrogate:
     """One response as a mixture of Gaussian processes: main effects plus their interplay.
 
     ``k(x, z) = sum_i v_i m(|w(x_i) - w(z_i)| / l_i) + joint m(|(w(x) - w(z)) / l|)`` with Matérn
-    5/2 ``m`` and a bend ``w`` of each column (input warping, Snoek et al. 2014). The scale is
-    integrated out, with ``scale`` as the prior's guess.
+    5/2 ``m`` and a bend ``w`` of each column (input warping, Snoek et al. 2014). In another branch
+    of a conditional space (without batching) a main effect may be another one: it has a part that
+    all branches share and a part of each branch's own. The scale is integrated out, with ``scale``
+    as the prior's guess.
 
     Args:
         rng: draws the hyperparameters.
         scale: deviation to expect of the responses.
         centred: whether the responses vary around zero instead of an unknown constant.
+        deciding: the columns of each knob that tells branches apart.
     """
 
-    def __init__(self, rng: np.random.Generator, scale: float, centred: bool = False) -> None:
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        scale: float,
+        centred: bool = False,
+        deciding: Sequence[Sequence[int]] = (),
+    ) -> None:
         self._rng, self._scale, self._constant = rng, scale, 0.0 if centred else _MEAN
+        self._deciding = deciding
 
     def fit(self, X: Floats, y: Floats) -> AveragedSurrogate:
         """Learn from inputs of shape (n, columns), each in [0, 1], and responses of shape (n,)."""
@@ -113,7 +127,7 @@ class AveragedSurrogate:
         neighbours of a good configuration look alike.
         """
         parts, factor, solved, square = self._fitted
-        cross = _kernel(parts, X, self._X) + self._constant
+        cross = _kernel(parts, X, self._X, self._deciding) + self._constant
         means = np.einsum("snm,sm->sn", cross, solved)
         # (K^-1 k) by explicit inverse factors: the chains' matrices are small.
         inverse = np.linalg.inv(factor)
@@ -129,7 +143,7 @@ class AveragedSurrogate:
         """Log marginal density of each chain (its scale integrated out: a Student t), and the
         hyperparameters, Cholesky factor, solution and squared norm behind it."""
         parts, n = _unpacked(chains, self._X.shape[1]), len(self._y)
-        covariance = _kernel(parts, self._X, self._X) + self._constant
+        covariance = _kernel(parts, self._X, self._X, self._deciding) + self._constant
         covariance += (parts.noise[:, None, None] + _JITTER) * np.eye(n)
         factor = np.asarray(np.linalg.cholesky(covariance), np.float64)
         half = np.linalg.solve(factor, np.broadcast_to(self._y[:, None], (len(chains), n, 1)))
@@ -177,19 +191,29 @@ def _unpacked(chains: Floats, columns: int) -> _Parts:
     )
 
 
-def _kernel(parts: _Parts, X: Floats, Z: Floats) -> Floats:
+def _kernel(parts: _Parts, X: Floats, Z: Floats, deciding: Sequence[Sequence[int]]) -> Floats:
     """Covariances of shape (chains, rows of X, rows of Z)."""
     shape = (len(parts.joint), len(X), len(Z))
     main, square = np.zeros(shape), np.zeros(shape)
+    branches, between = _shared(X, Z, deciding), [c for columns in deciding for c in columns]
     for column in range(X.shape[1]):
         # Knobs have few levels: pairs of levels are computed, pairs of rows looked up.
         levels, place = np.unique(X[:, column], return_inverse=True)
         here, there = parts.warped(levels, column), parts.warped(Z[:, column], column)
         gaps = np.abs(here[:, :, None] - there[:, None, :]) / parts.length[:, column, None, None]
         effect = parts.main[:, column, None, None] * _matern(gaps)
-        main += effect[:, place]
+        main += effect[:, place] if column in between else effect[:, place] * branches
         square += (gaps**2)[:, place]
     return main + parts.joint[:, None, None] * _matern(np.sqrt(square))
+
+
+def _shared(X: Floats, Z: Floats, deciding: Sequence[Sequence[int]]) -> Floats:
+    """Share of a main effect that two rows have in common, shape (rows of X, rows of Z): all of it
+    in the same branch; of several deciding knobs, their mean."""
+    if not deciding:
+        return np.ones((1, 1))
+    same = [(X[:, None, columns] == Z[None, :, columns]).all(axis=-1) for columns in deciding]
+    return _ELSEWHERE + (1 - _ELSEWHERE) * np.mean(same, axis=0)
 
 
 def _matern(distance: Floats) -> Floats:

@@ -34,6 +34,8 @@ _BUSY = 60
 _CANDIDATES_BUSY = 1_000
 AVERAGED = 40
 """Trials up to which hyperparameters are averaged over; then the mode says enough, and is fast."""
+_CHANCE = 0.2
+"""Deviation of a failure's label, -1 or 1: what failed once may work another time."""
 _FAR = 2.0
 """Violations, relative to their bound, are cut off here: far beyond tells no more."""
 
@@ -84,7 +86,6 @@ class BayesianProposer(Proposer):
         self._history = History()
         self._encoder = Encoder(space)
         self._all = enumerated(space)
-        self._conditional = _conditional(space, self._all)
         if self._all is not None:
             self._encoded = self._encoder.encode(self._all)
             self._keys = [configuration_key(c) for c in self._all]
@@ -171,10 +172,11 @@ class BayesianProposer(Proposer):
         tried = [o.configuration for o in self._history.finished] + self._history.pending
         if not tried:
             return -((X - X.mean(axis=0)) ** 2).sum(axis=1)
-        seen = {(name, name in c) for c in tried for name in self._conditional}
-        if len(seen) == 2 * len(self._conditional):
+        knobs = self._space.conditional
+        seen = {(name, name in c) for c in tried for name in knobs}
+        if len(seen) == 2 * len(knobs):
             return None
-        unseen = [sum((n, n in c) not in seen for n in self._conditional) for c in candidates]
+        unseen = [sum((name, name in c) not in seen for name in knobs) for c in candidates]
         if not max(unseen):
             return None
         most = np.array(unseen) == max(unseen)
@@ -262,7 +264,8 @@ class BayesianProposer(Proposer):
         if len(data.y) <= AVERAGED:
             rng = np.random.default_rng(derived_seed(self._seed, len(data.y)))
             scale = LOG_SCALE if logarithmic else float(np.std(data.y)) or 1.0
-            return AveragedSurrogate(rng, scale).fit(data.X, data.y)
+            deciding = self._encoder.deciding
+            return AveragedSurrogate(rng, scale, deciding=deciding).fit(data.X, data.y)
         model = Surrogate(data.X.shape[1], start=self._thetas.get(name)).fit(data.X, data.y)
         if len(data.y) > _BUSY:
             self._thetas[name] = model.theta
@@ -282,7 +285,8 @@ class BayesianProposer(Proposer):
             if (values > 0).any() and not (key == "failed" and (values > 0).all()):
                 data = Data(encoded[rows], np.clip(values, -_FAR, _FAR))
                 mean, deviation = self._fit(f"constraint {key}", data).predict(X)
-                probable *= norm.cdf(-mean / deviation)
+                chance = _CHANCE if key == "failed" else 0.0
+                probable *= norm.cdf(-mean / np.hypot(deviation, chance))
         # While everything fails, the next trial goes furthest from what was tried.
         return probable * self._distance(X) if (failed > 0).all() else probable
 
@@ -293,10 +297,3 @@ class BayesianProposer(Proposer):
             return np.ones(len(X))
         gaps = [((X - row) ** 2).sum(axis=1) for row in self._encoder.encode(tried)]
         return np.sqrt(np.min(gaps, axis=0))
-
-
-def _conditional(space: Space, every: Sequence[Configuration] | None) -> list[str]:
-    """Knobs that configurations may lack, by the space's conditions or, of a table, as it is."""
-    return [
-        p.name for p in space.parameters if p.when or any(p.name not in c for c in every or ())
-    ]

@@ -31,6 +31,10 @@ class Encoder:
         """The parameter that each column belongs to."""
         for parameter in self._parameters:
             self.columns += [parameter.name] * _width(parameter)
+        self.deciding = [
+            [i for i, name in enumerate(self.columns) if name == knob] for knob in space.deciding
+        ]
+        """The columns of each knob on whose value it depends whether others apply."""
 
     def encode(self, configurations: Sequence[Configuration]) -> NDArray[np.float64]:
         """A matrix of shape (configurations, columns)."""

@@ -78,7 +78,13 @@ class Prior:
 class Linked:
     """A target response given a source: a line through the source's, plus a process of the rest."""
 
-    def __init__(self, prior: Prior, data: Data, rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        prior: Prior,
+        data: Data,
+        rng: np.random.Generator,
+        deciding: Sequence[Sequence[int]] = (),
+    ) -> None:
         self._prior = prior
         predicted = prior.mean(data.X) if len(data.y) else np.empty(0)
         self._line(predicted, data.y)
@@ -87,7 +93,7 @@ class Linked:
         if len(data.y):
             scale = _REST * prior.spread
             self._model = (
-                AveragedSurrogate(rng, scale=scale, centred=True)
+                AveragedSurrogate(rng, scale, centred=True, deciding=deciding)
                 if len(rest) <= AVERAGED
                 else Surrogate(data.X.shape[1], scale=scale)
             ).fit(data.X, rest)
@@ -231,9 +237,10 @@ class TransferProposer(BayesianProposer):
         mixtures: list[Model] = []
         for i, (data, logarithmic) in enumerate(known):
             rng = np.random.default_rng(derived_seed(self._seed, len(data.y)))
+            priors = {name: self._prior(source, i, logarithmic) for name, source in kept.items()}
             parts: list[tuple[float, Model]] = [
-                (self._shares[name], Linked(self._prior(source, i, logarithmic), data, rng))
-                for name, source in kept.items()
+                (self._shares[name], Linked(prior, data, rng, self._encoder.deciding))
+                for name, prior in priors.items()
             ]
             mixtures.append(Mixture([*parts, (own, alone[i])] if alone else parts))
         return mixtures

@@ -42,15 +42,28 @@ class TableSpace(Space):
         return known
 
     @cached_property
-    def _partial(self) -> frozenset[str]:
-        return frozenset(p.name for p in self.parameters if any(p.name not in r for r in self.rows))
+    def conditional(self) -> tuple[str, ...]:
+        return tuple(p.name for p in self.parameters if any(p.name not in r for r in self.rows))
 
-    @property
-    def is_conditional(self) -> bool:
-        return bool(self._partial)
+    @cached_property
+    def deciding(self) -> tuple[str, ...]:
+        found = {self._decider(name) for name in self.conditional}
+        return tuple(p.name for p in self.parameters if p.name in found)
+
+    def _decider(self, knob: str) -> str | None:
+        """Of the knobs whose value settles whether a row has ``knob``, the one with fewest values:
+        its siblings settle that too."""
+        settling: dict[str, int] = {}
+        for other in (p.name for p in self.parameters if p.name != knob):
+            having: dict[Scalar | None, set[bool]] = {}
+            for row in self.rows:
+                having.setdefault(row.get(other), set()).add(knob in row)
+            if all(len(answers) == 1 for answers in having.values()):
+                settling[other] = len(having)
+        return min(settling, key=lambda name: settling[name], default=None)
 
     def active(self, chosen: Configuration, parameter: Parameter) -> bool:
-        if parameter.name not in self._partial:
+        if parameter.name not in self.conditional:
             return True
         before = []
         for other in self.parameters:
