@@ -61,8 +61,8 @@ def told(table: Table, trials: int, repeats: int) -> dict[str, tuple[float, floa
     for seed in range(repeats):
         rng = np.random.default_rng(seed)
         order = rng.permutation(len(X))
-        while failed[order[:trials]].all() or not failed[order[:trials]].any():
-            order = rng.permutation(len(X))
+        while len(set(failed[order[:trials]])) < 2 or len(set(failed[order[trials:]])) < 2:
+            order = rng.permutation(len(X))  # a forecast needs, and its judge too, one of each
         seen, new = order[:trials], order[trials:]
         learnt = forecasts(X[seen], failed[seen], X[new], encoder.deciding, seed)
         for name, probability in learnt:
@@ -84,7 +84,12 @@ def main() -> None:
             if not study.endswith("load=high"):
                 continue
             for trials in (6, 12, 24):
-                rows = told(read(f"{file}:{study}"), trials, args.repeats)
+                table = read(f"{file}:{study}")
+                failing = sum(len(values) == 0 for values in table.values)
+                if not 2 * trials < len(table.values) or not 1 < failing < len(table.values) - 1:
+                    print(f"{study}, {trials} trials: skipped, {failing} configurations fail")
+                    continue
+                rows = told(table, trials, args.repeats)
                 cells = [f"{name} {loss:.2f} ({area:.2f})" for name, (loss, area) in rows.items()]
                 print(f"{study}, {trials} trials:", ", ".join(cells), flush=True)
 

@@ -248,9 +248,10 @@ class Space:
 
     @property
     def deciding(self) -> tuple[str, ...]:
-        """The knobs on whose value it depends whether others apply."""
+        """The knobs of two values on which it depends whether others apply: each value is a branch
+        of its own. With more values some would be of one branch, which is not told here."""
         asked = {name for p in self.parameters for name in p.when}
-        return tuple(p.name for p in self.parameters if p.name in asked)
+        return tuple(p.name for p in self.parameters if p.name in asked and len(p.choices) == 2)
 
     def is_valid(self, configuration: Configuration) -> bool:
         """Whether exactly the active knobs are given, within range, and nothing excluded holds."""

@@ -51,8 +51,9 @@ def test_regions_that_crash_are_left(name, trials):
     assert np.mean(crashes[-15:]) < 0.25
 
 
-def test_failures_by_chance_are_not_taken_for_certain():
-    """Log loss of the forecast; 0.84 where a label is taken for the truth, 0.42 at best."""
+def test_the_forecast_of_failures_is_not_too_sure_of_itself():
+    """Log loss where failures are partly chance; 0.84 if a label is taken for certain, 0.42 at
+    best."""
     every, losses = list(PLANE.configurations()), []
     for seed in range(10):
         rng, proposer = np.random.default_rng(seed), BayesianProposer(PLANE, seed=seed)

@@ -117,6 +117,12 @@ def test_a_table_tells_on_which_knob_it_depends_whether_others_apply(order):
     assert table().space.conditional == table().space.deciding == ()
 
 
+def test_a_column_that_differs_in_every_row_is_no_branch():
+    rows = pd.DataFrame({"id": range(4), "size": [None, 1, None, 2], "x": 1.0})
+    space = from_frame(rows, ["id", "size"], ["x"], "numbered").space
+    assert space.conditional == ("size",) and space.deciding == ()
+
+
 def test_a_knob_missing_for_no_reason_that_another_one_tells_depends_on_none():
     rows = pd.DataFrame([(0, 0, None), (0, 1, 1), (1, 0, 1), (1, 1, None)], columns=["a", "b", "c"])
     space = from_frame(rows.assign(x=1.0), ["a", "b", "c"], ["x"], "either").space

@@ -75,7 +75,7 @@ class AveragedSurrogate:
         rng: draws the hyperparameters.
         scale: deviation to expect of the responses.
         centred: whether the responses vary around zero instead of an unknown constant.
-        deciding: the columns of each knob that tells branches apart.
+        deciding: the columns of each knob that tells branches apart (batching on or off).
     """
 
     def __init__(

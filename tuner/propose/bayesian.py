@@ -34,8 +34,8 @@ _BUSY = 60
 _CANDIDATES_BUSY = 1_000
 AVERAGED = 40
 """Trials up to which hyperparameters are averaged over; then the mode says enough, and is fast."""
-_CHANCE = 0.2
-"""Deviation of a failure's label, -1 or 1: what failed once may work another time."""
+_UNSURE = 0.2
+"""Deviation of a failure's label, -1 or 1; without it the forecast is far too sure of itself."""
 _FAR = 2.0
 """Violations, relative to their bound, are cut off here: far beyond tells no more."""
 
@@ -285,8 +285,8 @@ class BayesianProposer(Proposer):
             if (values > 0).any() and not (key == "failed" and (values > 0).all()):
                 data = Data(encoded[rows], np.clip(values, -_FAR, _FAR))
                 mean, deviation = self._fit(f"constraint {key}", data).predict(X)
-                chance = _CHANCE if key == "failed" else 0.0
-                probable *= norm.cdf(-mean / np.hypot(deviation, chance))
+                unsure = _UNSURE if key == "failed" else 0.0
+                probable *= norm.cdf(-mean / np.hypot(deviation, unsure))
         # While everything fails, the next trial goes furthest from what was tried.
         return probable * self._distance(X) if (failed > 0).all() else probable
 

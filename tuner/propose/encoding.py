@@ -34,7 +34,8 @@ class Encoder:
         self.deciding = [
             [i for i, name in enumerate(self.columns) if name == knob] for knob in space.deciding
         ]
-        """The columns of each knob on whose value it depends whether others apply."""
+        """The columns of each knob whose two values are branches: on it depends whether others
+        apply."""
 
     def encode(self, configurations: Sequence[Configuration]) -> NDArray[np.float64]:
         """A matrix of shape (configurations, columns)."""

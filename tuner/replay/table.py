@@ -51,16 +51,15 @@ class TableSpace(Space):
         return tuple(p.name for p in self.parameters if p.name in found)
 
     def _decider(self, knob: str) -> str | None:
-        """Of the knobs whose value settles whether a row has ``knob``, the one with fewest values:
-        its siblings settle that too."""
-        settling: dict[str, int] = {}
+        """The first other knob of two values (absence is one) that settle whether a row has
+        ``knob``."""
         for other in (p.name for p in self.parameters if p.name != knob):
             having: dict[Scalar | None, set[bool]] = {}
             for row in self.rows:
                 having.setdefault(row.get(other), set()).add(knob in row)
-            if all(len(answers) == 1 for answers in having.values()):
-                settling[other] = len(having)
-        return min(settling, key=lambda name: settling[name], default=None)
+            if len(having) == 2 and all(len(answers) == 1 for answers in having.values()):
+                return other
+        return None
 
     def active(self, chosen: Configuration, parameter: Parameter) -> bool:
         if parameter.name not in self.conditional:
