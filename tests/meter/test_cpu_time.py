@@ -43,7 +43,7 @@ def own_cpu_s(pid: int) -> float:
             return sum(sum(member.cpu_times()[:4]) for member in family)
 
 
-def burned_s(*pids: int, at_least_s: float = 0.4) -> list[float]:
+def burned_s(*pids: int, at_least_s: float = 1.0) -> list[float]:
     """Waits until the first has burned so much more, and says what each has burned meanwhile."""
     before = [own_cpu_s(pid) for pid in pids]
     deadline = time.monotonic() + 30
