@@ -83,9 +83,9 @@ def main() -> None:
         for study in optuna.get_all_study_names(f"sqlite:///{file}"):
             if not study.endswith("load=high"):
                 continue
+            table = read(f"{file}:{study}")
+            failing = sum(len(values) == 0 for values in table.values)
             for trials in (6, 12, 24):
-                table = read(f"{file}:{study}")
-                failing = sum(len(values) == 0 for values in table.values)
                 if not 2 * trials < len(table.values) or not 1 < failing < len(table.values) - 1:
                     print(f"{study}, {trials} trials: skipped, {failing} configurations fail")
                     continue
