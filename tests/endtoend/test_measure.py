@@ -12,6 +12,7 @@ import optuna
 import pytest
 
 from tests.endtoend.conftest import SMALL, Tuner
+from tests.metronome import in_time
 from tuner import store
 
 FACTORS = SMALL + "factors: {load: [60, 250]}\n"
@@ -52,14 +53,10 @@ def changed(file: Path, key: str, change: Callable[[Any], Any]) -> Iterator[None
 
 
 def measure(tuner: Tuner, *arguments: str) -> Any:
-    for _attempt in range(3):
-        done = tuner.run(
-            "measure", LEVEL, "--storage", "sqlite:///studies/small.db", "--trial", "0", *arguments
-        )
-        # On a disturbed machine the load generator may refuse its own stage.
-        if "client_limited" not in done.stderr:
-            break
-    return done
+    command = ("measure", LEVEL, "--storage", "sqlite:///studies/small.db", "--trial", "0")
+    return in_time(
+        lambda: tuner.run(*command, *arguments), lambda done: "client_limited" in done.stderr
+    )
 
 
 def assert_refused(tuner: Tuner, *words: str) -> None:
@@ -100,18 +97,24 @@ def test_it_measures_the_trials_configuration_at_its_level_and_keeps_it_beside_t
 def test_it_ends_once_the_interval_is_as_narrow_as_asked_and_tells_it(
     tuner: Tuner, file: Path
 ) -> None:
-    for _ in range(4):
-        # On a busy or slow machine the p99 may have no upper bound after four seconds, and an
-        # interval without one is not narrow; the last requests may also take it away again.
-        earlier = store.open_study(f"{file}:{LEVEL}").get("measured_again") or []
-        done = measure(tuner, "--precision", "1000")
-        assert done.returncode == 0, done.stderr
-        for word in ("p50", "p95", "p99", "requests/s", "J a request", "in study"):
-            assert word in done.stdout
-        kept = store.open_study(f"{file}:{LEVEL}").get("measured_again")
-        assert kept[:-1] == earlier
-        if kept[-1]["window_s"] <= 5.5 and "as precise as asked" in done.stdout:
-            break
+    def precise(done: Any) -> bool:
+        again = store.open_study(f"{file}:{LEVEL}").get("measured_again")
+        return "as precise as asked" in done.stdout and again[-1]["window_s"] <= 5.5
+
+    # On a disturbed machine the p99 may have no upper bound after four seconds, and an interval
+    # without one is not narrow; the last requests may also take it away again.
+    earlier: list[Any] = []
+
+    def once() -> Any:
+        earlier[:] = store.open_study(f"{file}:{LEVEL}").get("measured_again") or []
+        return measure(tuner, "--precision", "1000")
+
+    done = in_time(once, lambda done: not precise(done))
+    assert done.returncode == 0, done.stderr
+    for word in ("p50", "p95", "p99", "requests/s", "J a request", "in study"):
+        assert word in done.stdout
+    kept = store.open_study(f"{file}:{LEVEL}").get("measured_again")
+    assert kept[:-1] == earlier
     assert "as precise as asked" in done.stdout
     assert kept[-1]["window_s"] == pytest.approx(4.0, abs=1.5)
 

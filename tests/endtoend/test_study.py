@@ -22,12 +22,14 @@ from tuner.measurement import configuration_key
 
 
 def finished(file: Path) -> int:
-    """Trials of a study database that ended COMPLETE, read without disturbing it."""
+    """Trials of a study database that ended, failed ones too, read without disturbing it."""
     if not file.exists():
         return 0
     try:
         with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
-            rows = connection.execute("SELECT count(*) FROM trials WHERE state = 'COMPLETE'")
+            rows = connection.execute(
+                "SELECT count(*) FROM trials WHERE state IN ('COMPLETE', 'FAIL')"
+            )
             return int(rows.fetchone()[0])
     except sqlite3.OperationalError:
         return 0

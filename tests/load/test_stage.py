@@ -19,15 +19,20 @@ import psutil
 import pytest
 from scipy import stats
 
+from tests.metronome import in_time
 from tuner.errors import TrialFailure, UsageError
 from tuner.load import calibrate, rate_for, run_stage, scratch
 from tuner.load.scripted import Bimodal, Constant, Instant, ScriptedServer
-from tuner.measurement import REASONS
+from tuner.measurement import REASONS, StageResult
 
 
 def thaw(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGCONT)
+
+
+def was_late(result: StageResult) -> bool:
+    return result.reason == "client_limited"
 
 
 class Watcher:
@@ -209,7 +214,8 @@ def test_too_many_errors_end_the_stage_and_are_counted_by_status(
 
 def test_errors_within_the_limit_do_not_spoil_a_stage(make_plan: Any) -> None:
     with ScriptedServer(Instant(), error_rate=0.05) as server:
-        result = run_stage(make_plan(server.grpc_address, max_error_rate=0.3))
+        plan = make_plan(server.grpc_address, max_error_rate=0.3)
+        result = in_time(lambda: run_stage(plan), was_late)
     assert result.valid
     assert 0 < result.errors["UNAVAILABLE"] < 0.2 * result.requests
     assert "failed on purpose" in result.details["error_messages"]["UNAVAILABLE"]
