@@ -61,10 +61,21 @@ class Metronome:
         return f"{worst:.1%} of a plain timer's beats came more than {LATE_S * 1e3:.1f} ms late"
 
 
-def in_time(run: Callable[[], T], is_late: Callable[[T], object], attempts: int = ATTEMPTS) -> T:
+def in_time(
+    run: Callable[[], T],
+    is_late: Callable[[T], object],
+    attempts: int = ATTEMPTS,
+    excuse: Callable[[T], str | None] = lambda result: None,
+) -> T:
     """What ``run`` gives, repeated while it is late; skipped where the machine was late each time.
 
     What is late although the machine kept time, once, is returned: the test says what is wrong.
+
+    Args:
+        run: what is timed.
+        is_late: whether its result is of no use.
+        attempts: most runs.
+        excuse: what else the result itself says of the machine.
     """
     excuses = []
     for _ in range(attempts):
@@ -72,7 +83,7 @@ def in_time(run: Callable[[], T], is_late: Callable[[T], object], attempts: int 
             result = run()
         if not is_late(result):
             return result
-        excuses.append(beside.excuse())
+        excuses.append(beside.excuse() or excuse(result))
     if all(excuses):
         # Only the tests import pytest, not the timers' own processes.
         import pytest

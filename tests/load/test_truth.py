@@ -22,11 +22,23 @@ from tuner.measurement import StageResult
 
 WINDOW_S = 2.0
 
+BUSY_LIMIT = 0.3
+"""Share of the machine that client and scripted server together stay below by far."""
+
 Samples = dict[str, np.ndarray]
+Attempt = tuple[StageResult, Samples, bool]
 
 
 def is_true(reported: np.ndarray, law: np.ndarray) -> bool:
     return bool(np.all(np.abs(reported - law) <= np.maximum(0.03 * law, 1.0)))
+
+
+def others_at_work(attempt: Attempt) -> str | None:
+    """Other work delays the scripted server, but not timers of real-time priority."""
+    window = attempt[0].details["machine_window"]
+    if window is None or window["busy"] <= BUSY_LIMIT:
+        return None
+    return f"{window['busy']:.0%} of the machine was busy in the window"
 
 
 @pytest.fixture
@@ -48,7 +60,7 @@ def assert_truth(make_plan: Any, tmp_path: Path) -> Any:
                 samples_file=tmp_path / "samples.npz",
             )
 
-            def attempt() -> tuple[StageResult, Samples, bool]:
+            def attempt() -> Attempt:
                 result = run_stage(plan)
                 samples = dict(np.load(tmp_path / "samples.npz"))
                 true = np.percentile(law_ms(result, samples), (50, 95, 99), method="inverted_cdf")
@@ -56,7 +68,9 @@ def assert_truth(make_plan: Any, tmp_path: Path) -> Any:
                 seen.append((result.reason, shown, true.tolist(), result.details["machine_window"]))
                 return result, samples, result.valid and is_true(np.array(shown, float), true)
 
-            result, samples, true = in_time(attempt, lambda done: not done[2])
+            result, samples, true = in_time(
+                attempt, lambda done: not done[2], excuse=others_at_work
+            )
         assert true, f"reported against law, p50, p95, p99 in ms: {seen}"
         return result, samples
 
