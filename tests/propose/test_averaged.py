@@ -68,3 +68,32 @@ def test_an_effect_seen_in_one_branch_is_not_taken_for_granted_in_the_other():
         for d in ((), [[0]])
     )
     assert open_ > 1.2 * sure
+
+
+def test_a_shape_that_is_known_is_kept_and_foretells_more_than_a_dozen_trials_tell():
+    """Both responses level off late in the first column and early in the second: log density of
+    what the second shows elsewhere, with the first one's shape and without."""
+
+    def bent(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return 1 - (1 - X[:, 0]) ** 6, X[:, 1] ** 6
+
+    def first(X: np.ndarray) -> np.ndarray:
+        early, late = bent(X)
+        return early - late
+
+    def second(X: np.ndarray) -> np.ndarray:
+        early, late = bent(X)
+        return 0.7 * early + 0.9 * late
+
+    density: dict[bool, list[float]] = {True: [], False: []}
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        source, X, new = grid(rng, 60), grid(rng, 8), grid(rng, 100)
+        learnt = AveragedSurrogate(rng, LOG_SCALE).fit(source, first(source), sweeps=20)
+        for shape in (learnt.shape, None):
+            model = AveragedSurrogate(np.random.default_rng(seed), LOG_SCALE, shape=shape)
+            mean, deviation = model.fit(X, second(X)).predict(new)
+            density[shape is not None].append(norm.logpdf(second(new), mean, deviation).mean())
+            if shape is not None:
+                assert np.allclose(model.shape, shape)
+    assert np.mean(density[True]) > np.mean(density[False]) + 0.2

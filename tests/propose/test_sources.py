@@ -10,8 +10,9 @@ import pytest
 from tests.propose.test_behaviour import PLANE, plane, run
 from tuner.measurement import configuration_key
 from tuner.propose import Observation, Source, make
+from tuner.propose.averaged import AveragedSurrogate
 from tuner.propose.encoding import INACTIVE, Encoder
-from tuner.propose.transfer import Prior
+from tuner.propose.source_model import Prior, SourceModel
 from tuner.space import Objective, Parameter, Space
 
 
@@ -70,7 +71,39 @@ def test_a_source_s_belief_is_worked_out_once_for_each_configuration(monkeypatch
     assert (prior.mean(new[::-2]) == whole[::-2]).all()
     prior.mean(np.vstack([new[:3], X[:4]]))
     assert asked == [50, 4]
-    monkeypatch.setattr("tuner.propose.transfer._KNOWN", 10)
+    monkeypatch.setattr("tuner.propose.source_model._KNOWN", 10)
     assert prior.mean(np.vstack([new[:3], X[5:6]]))[:3] == pytest.approx(whole[:3])
     assert len(prior._known) == 4
     assert prior.mean(np.empty((0, 2))).shape == (0,)
+
+
+def test_a_source_tells_the_shape_of_its_responses_if_it_has_the_trials():
+    whole = source("whole", plane)
+    model = SourceModel(whole, Encoder(PLANE), seed=0)
+    columns = len(Encoder(PLANE).columns)
+    for response in ("objective 0", "objective 1", "quotient"):
+        shape = model.shape(response, True)
+        assert shape is not None and shape.shape == (2 * columns,)
+        assert model.shape(response, True) is shape
+    assert not np.array_equal(model.shape("objective 0", True), model.shape("objective 1", True))
+    assert model.shape("constraint failed", False) is None
+    few = Source("few", whole.observations[:19])
+    assert SourceModel(few, Encoder(PLANE), seed=0).shape("objective 0", True) is None
+
+
+@pytest.mark.parametrize("trials", [19, 60])
+def test_the_targets_models_take_the_shape_of_sources_that_can_tell_it(
+    trials: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[object] = []
+
+    class Spy(AveragedSurrogate):
+        def __init__(self, *args, shape=None, **more):
+            told.append(shape)
+            super().__init__(*args, shape=shape, **more)
+
+    monkeypatch.setattr("tuner.propose.bayesian.AveragedSurrogate", Spy)
+    monkeypatch.setattr("tuner.propose.transfer.AveragedSurrogate", Spy)
+    some = Source("some", source("whole", plane).observations[:trials])
+    run(make("transfer", PLANE, seed=0, sources=(some,)), 5, plane)
+    assert told and all((shape is not None) == (trials >= 20) for shape in told)

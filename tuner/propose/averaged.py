@@ -76,6 +76,8 @@ class AveragedSurrogate:
         scale: deviation to expect of the responses.
         centred: whether the responses vary around zero instead of an unknown constant.
         deciding: the columns of each knob that tells branches apart (batching on or off).
+        shape: length scales and bends of the columns that are known from elsewhere, as another
+            surrogate's ``shape``; the rest of the hyperparameters is drawn.
     """
 
     def __init__(
@@ -84,23 +86,43 @@ class AveragedSurrogate:
         scale: float,
         centred: bool = False,
         deciding: Sequence[Sequence[int]] = (),
+        shape: Floats | None = None,
     ) -> None:
         self._rng, self._scale, self._constant = rng, scale, 0.0 if centred else _MEAN
-        self._deciding = deciding
+        self._deciding, self._known = deciding, shape
 
-    def fit(self, X: Floats, y: Floats) -> AveragedSurrogate:
-        """Learn from inputs of shape (n, columns), each in [0, 1], and responses of shape (n,)."""
+    def fit(self, X: Floats, y: Floats, sweeps: int = _SWEEPS) -> AveragedSurrogate:
+        """Learn from inputs of shape (n, columns), each in [0, 1], and responses of shape (n,).
+
+        The more trials, the more ``sweeps`` it takes until the chains forget where they began.
+        """
         self._given(X, y)
         drawn = self._rng.standard_normal((_DRAWN, 3 * X.shape[1] + 3))
+        self._hold(drawn)
         densities = self._density(drawn)[0]
         weights = np.exp(densities - densities.max())
         # Systematic resampling, then sweeps that move the chains apart.
         marks = (self._rng.random() + np.arange(_CHAINS)) / _CHAINS
         kept = np.searchsorted(np.cumsum(weights) / weights.sum(), marks).clip(0, _DRAWN - 1)
         chains, reached = drawn[kept], densities[kept]
-        for _ in range(_SWEEPS):
+        for _ in range(sweeps):
             self._sweep(chains, reached)
         return self._held(chains)
+
+    @property
+    def shape(self) -> Floats:
+        """Coordinates of the columns' length scales and bends, averaged over the chains; shape
+        (2 columns,). Zeros, in deviations of the prior, where nothing was learnt."""
+        return np.asarray(self._chains[:, self._shaping].mean(axis=0))
+
+    @property
+    def _shaping(self) -> NDArray[np.int_]:
+        columns = self._X.shape[1]
+        return np.r_[:columns, 2 * columns : 3 * columns]
+
+    def _hold(self, chains: Floats) -> None:
+        if self._known is not None:
+            chains[:, self._shaping] = self._known
 
     def on(self, X: Floats, y: Floats) -> AveragedSurrogate:
         """The hyperparameters learnt here, on other trials of the same knobs."""
@@ -164,6 +186,7 @@ class AveragedSurrogate:
         for _ in range(_SHRINKS):
             turned = np.cos(angle[open_, None]) * chains[open_]
             turned += np.sin(angle[open_, None]) * other[open_]
+            self._hold(turned)
             densities = self._density(turned)[0]
             taken = densities > level[open_]
             chains[open_[taken]], reached[open_[taken]] = turned[taken], densities[taken]

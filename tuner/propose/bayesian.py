@@ -264,12 +264,17 @@ class BayesianProposer(Proposer):
         if len(data.y) <= AVERAGED:
             rng = np.random.default_rng(derived_seed(self._seed, len(data.y)))
             scale = LOG_SCALE if logarithmic else float(np.std(data.y)) or 1.0
-            deciding = self._encoder.deciding
-            return AveragedSurrogate(rng, scale, deciding=deciding).fit(data.X, data.y)
-        model = Surrogate(data.X.shape[1], start=self._thetas.get(name)).fit(data.X, data.y)
+            shape = self._shape(name, logarithmic)
+            model = AveragedSurrogate(rng, scale, deciding=self._encoder.deciding, shape=shape)
+            return model.fit(data.X, data.y)
+        plain = Surrogate(data.X.shape[1], start=self._thetas.get(name)).fit(data.X, data.y)
         if len(data.y) > _BUSY:
-            self._thetas[name] = model.theta
-        return model
+            self._thetas[name] = plain.theta
+        return plain
+
+    def _shape(self, response: str, logarithmic: bool) -> Floats | None:
+        """What other environments tell of the columns' length scales and bends; here nothing."""
+        return None
 
     def _probably_feasible(self, X: Floats) -> Floats:
         """Probability that every constraint holds at each candidate; one where none ever broke."""

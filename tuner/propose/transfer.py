@@ -23,13 +23,12 @@ from tuner.propose.averaged import AveragedSurrogate
 from tuner.propose.bayesian import AVERAGED, BayesianProposer, Data, Floats, Model
 from tuner.propose.history import derived_seed
 from tuner.propose.source import Source
+from tuner.propose.source_model import Prior, SourceModel
 from tuner.propose.surrogate import Surrogate
 from tuner.space import Space
 
 OWN = "own"
 """Name of the model that learns from the target alone, in the notes."""
-_POINTS = 800
-"""Trials of a source that its surrogate learns from."""
 _SLOPE = 0.3
 """Prior deviation of the slope ``b`` from one."""
 _REST = 0.35
@@ -45,34 +44,6 @@ _ALONE = 2
 _NEGLIGIBLE = 1e-4
 _EXPLAINED = 0.1
 """Share of a source's variance that its knobs must explain, left-out trial by left-out trial."""
-_KNOWN = 100_000
-"""Predictions of a source that are kept."""
-_TELLING = 20
-"""Trials that it takes to say what a source's knobs explain."""
-
-
-class Prior:
-    """One source's belief of one objective, fitted once."""
-
-    def __init__(self, X: Floats, y: Floats) -> None:
-        self.spread = float(np.std(y)) or 1.0
-        self._model = Surrogate(X.shape[1]).fit(X, y)
-        self._known: dict[bytes, float] = {}
-        self.explained = self._model.explained if len(y) >= _TELLING else 1.0
-        """Share of the variance that each trial's prediction from the others explains."""
-
-    def mean(self, X: Floats) -> Floats:
-        """Prediction at each row, shape (n,). Rows come again in every proposal, and a source's
-        belief of them never changes."""
-        keys = [row.tobytes() for row in np.ascontiguousarray(X)]
-        new = [i for i, key in enumerate(keys) if key not in self._known]
-        if new:
-            if len(self._known) > _KNOWN:  # a continuous space, whose candidates are drawn anew
-                self._known.clear()
-                new = list(range(len(keys)))
-            means = self._model.mean(X[new])
-            self._known.update((keys[i], mean) for i, mean in zip(new, means.tolist()))
-        return np.array([self._known[key] for key in keys], dtype=float)
 
 
 class Linked:
@@ -84,6 +55,7 @@ class Linked:
         data: Data,
         rng: np.random.Generator,
         deciding: Sequence[Sequence[int]] = (),
+        shape: Floats | None = None,
     ) -> None:
         self._prior = prior
         predicted = prior.mean(data.X) if len(data.y) else np.empty(0)
@@ -93,7 +65,7 @@ class Linked:
         if len(data.y):
             scale = _REST * prior.spread
             self._model = (
-                AveragedSurrogate(rng, scale, centred=True, deciding=deciding)
+                AveragedSurrogate(rng, scale, centred=True, deciding=deciding, shape=shape)
                 if len(rest) <= AVERAGED
                 else Surrogate(data.X.shape[1], scale=scale)
             ).fit(data.X, rest)
@@ -165,9 +137,11 @@ class TransferProposer(BayesianProposer):
             s for s in _told_apart(sources) if any(o.values is not None for o in s.observations)
         ]
         self._given = [source.name for source in useful]
-        self._priors: dict[tuple[str, int, bool], Prior] = {}
-        self._sources = [_thinned(source, seed) for source in useful]
-        self._sources = [source for source in self._sources if self._explains_itself(source)]
+        models = [SourceModel(source, self._encoder, seed) for source in useful]
+        objectives = range(len(space.objectives))
+        self._sources = [
+            m for m in models if any(m.explained(i) > _EXPLAINED for i in objectives)
+        ]
 
     def explain(self) -> str:
         kept = [source.name for source in self._sources]
@@ -178,13 +152,6 @@ class TransferProposer(BayesianProposer):
         if dropped:
             text += f"; {', '.join(dropped)} left out: its knobs don't explain its own responses"
         return text
-
-    def _explains_itself(self, source: Source) -> bool:
-        positive = all(v > 0 for values in _values(source) for v in values)
-        return any(
-            self._prior(source, i, positive).explained > _EXPLAINED
-            for i in range(len(self._space.objectives))
-        )
 
     def _scores(
         self, candidates: Sequence[Configuration], X: Floats, rng: np.random.Generator
@@ -201,7 +168,7 @@ class TransferProposer(BayesianProposer):
 
     def _data(self, objective: int) -> tuple[Data, bool]:
         data, logarithmic = super()._data(objective)
-        positive = all(v[objective] > 0 for s in self._sources for v in _values(s))
+        positive = all(source.is_positive(objective) for source in self._sources)
         if logarithmic and not positive:
             return Data(data.X, np.exp(data.y)), False
         return data, logarithmic
@@ -214,7 +181,7 @@ class TransferProposer(BayesianProposer):
             names.append(OWN)
         totals = dict.fromkeys(names, 0.0)
         for i, (data, logarithmic) in enumerate(self._known if trials >= _ALONE else ()):
-            priors = {s.name: self._prior(s, i, logarithmic) for s in self._sources}
+            priors = {s.name: s.prior(i, logarithmic) for s in self._sources}
             for name, prior in priors.items():
                 # A fitted slope would let a source that misleads fade to no source at all,
                 # unnoticed. One that says nothing would be as good as the mean: each trial must
@@ -237,26 +204,29 @@ class TransferProposer(BayesianProposer):
         mixtures: list[Model] = []
         for i, (data, logarithmic) in enumerate(known):
             rng = np.random.default_rng(derived_seed(self._seed, len(data.y)))
-            priors = {name: self._prior(source, i, logarithmic) for name, source in kept.items()}
             parts: list[tuple[float, Model]] = [
-                (self._shares[name], Linked(prior, data, rng, self._encoder.deciding))
-                for name, prior in priors.items()
+                (self._shares[name], self._linked(source, i, data, logarithmic, rng))
+                for name, source in kept.items()
             ]
             mixtures.append(Mixture([*parts, (own, alone[i])] if alone else parts))
         return mixtures
 
-    def _prior(self, source: Source, objective: int, logarithmic: bool) -> Prior:
-        key = (source.name, objective, logarithmic)
-        if key not in self._priors:
-            complete = [o for o in source.observations if o.values is not None]
-            y = np.array([v[objective] for v in _values(source)], dtype=float)
-            X = self._encoder.encode([o.configuration for o in complete])
-            self._priors[key] = Prior(X, np.log(y) if logarithmic else y)
-        return self._priors[key]
+    def _linked(
+        self, source: SourceModel, objective: int, data: Data, logarithmic: bool,
+        rng: np.random.Generator,
+    ) -> Linked:
+        prior = source.prior(objective, logarithmic)
+        shape = source.shape(f"objective {objective}", logarithmic)
+        return Linked(prior, data, rng, self._encoder.deciding, shape)
 
-
-def _values(source: Source) -> list[tuple[float, ...]]:
-    return [o.values for o in source.observations if o.values is not None]
+    def _shape(self, response: str, logarithmic: bool) -> Floats | None:
+        """The sources' shapes of a response, averaged by weight; all count where none has any."""
+        told = {s.name: s.shape(response, logarithmic) for s in self._sources}
+        shapes = {name: shape for name, shape in told.items() if shape is not None}
+        if not shapes:
+            return None
+        weights = [self._shares.get(name, 0.0) + _NEGLIGIBLE for name in shapes]
+        return np.asarray(np.average(list(shapes.values()), axis=0, weights=weights))
 
 
 def _told_apart(sources: Sequence[Source]) -> list[Source]:
@@ -271,11 +241,3 @@ def _told_apart(sources: Sequence[Source]) -> list[Source]:
         taken.add(name)
         apart.append(Source(name, source.observations))
     return apart
-
-
-def _thinned(source: Source, seed: int) -> Source:
-    """At most ``_POINTS`` complete trials of a source in random order: hyperparameters are fitted
-    on the first and last of them."""
-    complete = [o for o in source.observations if o.values is not None]
-    order = np.random.default_rng(seed).permutation(len(complete))[:_POINTS]
-    return Source(source.name, tuple(complete[i] for i in order.tolist()))
