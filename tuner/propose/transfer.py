@@ -8,6 +8,9 @@ their plain mean does (leave-one-out density, as in Bayesian stacking, Yao et al
 et al. 2018, compares ranks instead). It is judged at slope one, so a source that misleads does
 worse than no source at all and loses its weight with the first trials that contradict it. A source
 whose knobs don't even explain its own responses is left out from the start.
+
+Length scales and bends of the knobs are taken over from the sources, for the links and the target
+alone, whatever the weights: they are what a search learns last, and a knob's own.
 """
 
 from __future__ import annotations
@@ -47,7 +50,8 @@ _EXPLAINED = 0.1
 
 
 class Linked:
-    """A target response given a source: a line through the source's, plus a process of the rest."""
+    """A target response given a source: a line through the source's, plus a process of the rest,
+    of the source's ``shape`` (``AveragedSurrogate``) where that is known."""
 
     def __init__(
         self,
