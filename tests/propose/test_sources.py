@@ -107,3 +107,11 @@ def test_the_targets_models_take_the_shape_of_sources_that_can_tell_it(
     some = Source("some", source("whole", plane).observations[:trials])
     run(make("transfer", PLANE, seed=0, sources=(some,)), 5, plane)
     assert told and all((shape is not None) == (trials >= 20) for shape in told)
+
+
+def test_an_objective_without_logarithm_leaves_the_other_ones_alone() -> None:
+    """Neither a warning nor a value that is no number."""
+    model = SourceModel(source("s", lambda c: (plane(c)[0], -1.0 - c["c"])), Encoder(PLANE), seed=0)
+    with np.errstate(all="raise", under="ignore"):
+        assert np.isfinite(model._response("objective 0", True)).all()
+    assert model.is_positive(0) and not model.is_positive(1)

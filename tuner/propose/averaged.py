@@ -199,6 +199,12 @@ class AveragedSurrogate:
             angle[open_] = rng.uniform(low[open_], high[open_])
 
 
+def expected_scale(y: Floats, logarithmic: bool) -> float:
+    """Deviation to expect of responses of shape (n,), in their unit: what they show, but of
+    logarithms, of which few trials tell too little, what is usual."""
+    return LOG_SCALE if logarithmic else float(np.std(y)) or 1.0
+
+
 def _unpacked(chains: Floats, columns: int) -> _Parts:
     """Standard normal coordinates, shape (chains, 3 columns + 3), as hyperparameters."""
     length, share, exponent = (chains[:, i * columns : (i + 1) * columns] for i in range(3))

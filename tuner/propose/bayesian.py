@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from tuner.measurement import Configuration, configuration_key
-from tuner.propose.averaged import LOG_SCALE, AveragedSurrogate
+from tuner.propose.averaged import AveragedSurrogate, expected_scale
 from tuner.propose.base import Observation, Proposal, Proposer
 from tuner.propose.candidates import draw, draw_value, enumerated
 from tuner.propose.encoding import Encoder
@@ -263,7 +263,7 @@ class BayesianProposer(Proposer):
     ) -> Surrogate | AveragedSurrogate:
         if len(data.y) <= AVERAGED:
             rng = np.random.default_rng(derived_seed(self._seed, len(data.y)))
-            scale = LOG_SCALE if logarithmic else float(np.std(data.y)) or 1.0
+            scale = expected_scale(data.y, logarithmic)
             shape = self._shape(name, logarithmic)
             model = AveragedSurrogate(rng, scale, deciding=self._encoder.deciding, shape=shape)
             return model.fit(data.X, data.y)

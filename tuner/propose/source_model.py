@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tuner.propose.averaged import LOG_SCALE, AveragedSurrogate
+from tuner.propose.averaged import AveragedSurrogate, expected_scale
 from tuner.propose.encoding import Encoder
 from tuner.propose.history import derived_seed
 from tuner.propose.source import Source
@@ -97,14 +97,15 @@ class SourceModel:
         key = (response, logarithmic)
         if key not in self._shapes:
             y = self._response(response, logarithmic)[:_SHAPED_BY]
-            scale = LOG_SCALE if logarithmic else float(np.std(y)) or 1.0
+            scale = expected_scale(y, logarithmic)
             rng = np.random.default_rng(derived_seed(self._seed, len(self._shapes)))
             model = AveragedSurrogate(rng, scale, deciding=self._deciding)
             self._shapes[key] = model.fit(self._X[:_SHAPED_BY], y, _SWEEPS).shape
         return self._shapes[key]
 
     def _response(self, name: str, logarithmic: bool) -> Floats:
-        values = np.log(self._values) if logarithmic else self._values
         if name == "quotient":
-            return np.asarray(values[:, 1] - values[:, 0])
-        return np.asarray(values[:, int(name.split()[-1])])
+            first, second = np.log(self._values).T
+            return np.asarray(second - first)
+        values = self._values[:, int(name.split()[-1])]  # the others may have no logarithm
+        return np.log(values) if logarithmic else values
