@@ -7,6 +7,7 @@
     │   ├── StudyError              a study, its storage or its name
     │   ├── TableError              a recorded table: a missing column, an empty row
     │   └── UnavailableError        this machine cannot do what was asked, and why
+    │       └── LostError           what a running study stands on went away: it ends, to go on later
     └── TrialFailure                a trial ended without a measurement: carries the reason
 """
 
@@ -58,6 +59,13 @@ class TableError(UsageError):
 
 class UnavailableError(UsageError):
     """This machine cannot do what was asked; the message says why and what comes nearest."""
+
+
+class LostError(UnavailableError):
+    """What a running study stands on, such as a container engine, does not answer any more.
+
+    No configuration is to blame: the trial that runs does not count, and the study ends.
+    """
 
 
 class TrialFailure(TunerError):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tuner import interrupts
+from tuner.errors import LostError
 from tuner.measurement import Configuration, Failure, Outcome, Scalar, configuration_key
 from tuner.propose.base import Observation, Proposal, Proposer
 from tuner.space import Space
@@ -261,6 +262,8 @@ def _run_one(
                 outcomes = evaluator.evaluate(
                     configuration, [arm.levels for arm, _ in started], [n for _, n in started]
                 )
+        except LostError:
+            raise  # No later trial would fare better.
         except Exception as error:  # noqa: BLE001 - a trial must not take the study down
             outcomes = [
                 Failure("internal", f"{type(error).__name__}: {error}", traceback.format_exc())

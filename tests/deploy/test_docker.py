@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import requests
 
 from objectives import serving
 from tests.contracts.deployer_contract import DeployerContract, check_other_ports_are_tried
@@ -19,7 +20,7 @@ from tuner import load, models, propose, space_file, store, study, trial
 from tuner.deploy import make
 from tuner.deploy.base import Deployer, DeploymentRequest, ModelToServe
 from tuner.deploy.docker import OWNER
-from tuner.errors import UnavailableError, UsageError
+from tuner.errors import LostError, UnavailableError, UsageError
 from tuner.measurement import StageResult
 
 
@@ -66,6 +67,28 @@ class TestDocker(DeployerContract):
         with make("docker", **options):
             assert left.id not in _containers(deployer)
 
+    def test_another_study_may_remove_a_container_while_it_is_looked_at(
+        self, deployer, options, monkeypatch
+    ) -> None:
+        other = deployer.client.containers.create(options["image"], labels={OWNER: f"{2**22 - 1}-1"})
+        look = deployer.client.api.inspect_container
+
+        def removed_meanwhile(container: str) -> dict[str, Any]:
+            if container == other.id:
+                deployer.client.api.remove_container(container)
+            return look(container)
+
+        monkeypatch.setattr(deployer.client.api, "inspect_container", removed_meanwhile)
+        assert deployer.reap() == []
+        assert other.id not in _containers(deployer)
+
+    def test_a_container_that_somebody_removes_is_a_crash_that_says_so(
+        self, deployer, model, tmp_path
+    ) -> None:
+        with deployer.deploy(DeploymentRequest(model, {}, tmp_path)) as deployment:
+            deployer.client.api.remove_container(deployment.container.id, force=True)
+            assert deployment.failure() == ("crash", "somebody removed the container")
+
     def test_an_unknown_image_is_refused_by_name(self, options) -> None:
         with pytest.raises(UnavailableError, match="no/such-image"):
             make("docker", **{**options, "image": "no/such-image"})
@@ -93,6 +116,27 @@ class TestDocker(DeployerContract):
             pytest.skip(docker_engine.no_bridge)
         with make("docker", **docker_engine.options(image)) as deployer:
             check_other_ports_are_tried(deployer, model, tmp_path, monkeypatch)
+
+
+def test_an_engine_that_goes_away_is_lost_and_no_configuration_is_to_blame(
+    docker_engine: engine.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*request: object, **options: object) -> None:
+        raise requests.ConnectionError("Connection aborted.")
+
+    request = DeploymentRequest(ModelToServe("any", tmp_path), {}, tmp_path / "work")
+    with make("docker", **docker_engine.options(engine.FAKE)) as deployer:
+        with deployer.deploy(request) as deployment, monkeypatch.context() as patch:
+            patch.setattr(deployer.client.api, "send", gone)
+            assert deployment.failure() is None  # Its process is seen to live, without the engine.
+            server = psutil.Process(deployment.pid)
+            server.kill()
+            server.wait(10)
+            with pytest.raises(LostError, match="does not answer any more"):
+                deployment.failure()
+        monkeypatch.setattr(deployer.client.api, "send", gone)
+        with pytest.raises(LostError), deployer.deploy(request):
+            pass
 
 
 SPACE = """
@@ -155,7 +199,9 @@ def test_an_option_that_docker_does_not_have_is_refused() -> None:
 
 
 def _containers(deployer: Any) -> set[str]:
-    return {c.id for c in deployer.client.containers.list(all=True, filters={"label": OWNER})}
+    ours = {"label": OWNER}
+    found = deployer.client.containers.list(all=True, filters=ours, ignore_removed=True)
+    return {c.id for c in found}
 
 
 def _listening() -> set[tuple[str, int]]:

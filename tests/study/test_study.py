@@ -8,7 +8,8 @@ import pytest
 
 from tests.study.conftest import Formula
 from tuner import propose, study
-from tuner.measurement import configuration_key
+from tuner.errors import LostError
+from tuner.measurement import Outcome, configuration_key
 from tuner.space import Space
 from tuner.space_file import parse
 from tuner.store import Store, level_name
@@ -89,6 +90,18 @@ def test_a_bug_in_the_evaluator_fails_the_trial_not_the_study(space: Space, url:
     records = Store.open(url, "small").records()
     assert [r.reason for r in records] == ["internal", "internal"]
     assert "out of cheese" in records[0].message
+
+
+def test_without_what_it_stands_on_a_study_ends_and_blames_no_configuration(
+    space: Space, url: str
+) -> None:
+    class Lost(Formula):
+        def evaluate(self, *args: object) -> list[Outcome]:
+            raise LostError("the engine is gone")
+
+    with pytest.raises(LostError, match="the engine is gone"):
+        study.run(space, arms(space, url, "random"), Lost(), n_trials=2)
+    assert [r.state for r in Store.open(url, "small").records()] == ["killed"]
 
 
 def test_every_level_is_measured_for_each_proposal(url: str, formula: Formula) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from tuner.deploy import proc
 from tuner.deploy.base import Deployment
 from tuner.deploy.local import ending, tail
 from tuner.deploy.resources import MIB, pinned_cpus
-from tuner.errors import TrialFailure, UnavailableError
+from tuner.errors import LostError, TrialFailure, UnavailableError
 from tuner.measurement import Configuration
 
 LIMITS = ("cpuset_cpus", "cpu_period", "cpu_quota", "mem_limit", "memswap_limit")
@@ -64,8 +64,7 @@ class DockerDeployment(Deployment):
 
     def look(self) -> None:
         """Learn the process id of the container's first process, as this machine counts."""
-        if not self.pid:
-            self.container.reload()
+        if not self.pid and self._is_there():
             self.pid = int(self.container.attrs["State"].get("Pid") or 0)
             self.started = proc.start_time(self.pid) if self.pid else None
 
@@ -75,7 +74,8 @@ class DockerDeployment(Deployment):
     def failure(self) -> tuple[str, str] | None:
         if self.pid and proc.runs(self.pid, self.started):
             return None  # Asked often, so the engine is spared while the process is seen to live.
-        self.container.reload()
+        if not self._is_there():
+            return "crash", "somebody removed the container"
         state = self.container.attrs["State"]
         if state["Status"] in ("created", "running", "restarting", "paused"):
             return None
@@ -88,6 +88,17 @@ class DockerDeployment(Deployment):
         # 128 + n tells of signal n; 255 is an exit code of -1.
         told = ending(128 - code if 128 < code <= 192 else code)
         return "crash", f"the container ended by itself: {told}"
+
+    def _is_there(self) -> bool:
+        """Look at the container anew; raises ``LostError`` without an engine."""
+        import docker.errors
+
+        with asking():
+            try:
+                self.container.reload()
+            except docker.errors.NotFound:
+                return False
+        return True
 
     def describe(self) -> Mapping[str, Any]:
         return self.details
@@ -118,13 +129,25 @@ def container_limits(
     return limits
 
 
-def start(container: Any) -> None:
+@contextmanager
+def asking() -> Iterator[None]:
+    """What the SDK raises while an engine is asked for something, in our own words.
+
+    Raises:
+        TrialFailure: the engine refused, ``start_failed``.
+        LostError: the engine does not answer any more.
+    """
     import docker.errors
+    import requests.exceptions  # What the SDK speaks HTTP with; its errors come through.
 
     try:
-        container.start()
+        yield
     except docker.errors.APIError as error:
         raise TrialFailure("start_failed", f"the engine refused: {error.explanation}") from None
+    except requests.exceptions.RequestException:
+        raise LostError(
+            "the Docker engine does not answer any more; with it back, the same command goes on"
+        ) from None
 
 
 def remove(deployment: DockerDeployment) -> None:

@@ -18,10 +18,10 @@ from tuner.deploy.base import Deployer, Deployment, DeploymentRequest
 from tuner.deploy.containers import (
     LIMITS,
     DockerDeployment,
+    asking,
     container_limits,
     engine,
     remove,
-    start,
 )
 from tuner.deploy.files import ServerFiles, server_files
 from tuner.deploy.local import LOG, PortTaken, on_free_ports, starting_failure
@@ -87,7 +87,9 @@ class DockerDeployer(Deployer):
     def reap(self) -> list[str]:
         """Remove the containers of studies that were killed; returns their names."""
         removed = []
-        for container in self.client.containers.list(all=True, filters={"label": OWNER}):
+        ours = {"label": OWNER}
+        # Another study's container may end between the list and the look at it: no fault of ours.
+        for container in self.client.containers.list(all=True, filters=ours, ignore_removed=True):
             pid, _, started = container.labels[OWNER].partition("-")
             if not proc.runs(int(pid), int(started)):
                 with suppress(Exception):  # Another study may be removing it at this moment.
@@ -150,7 +152,8 @@ class DockerDeployer(Deployer):
         )
         stack.callback(remove, deployment)
         try:
-            start(container)
+            with asking():
+                container.start()
         except TrialFailure as failure:
             taken = not (is_free(grpc_port) and is_free(rest_port))
             raise (PortTaken(failure) if taken else failure) from None
@@ -185,12 +188,8 @@ class DockerDeployer(Deployer):
         return deployment
 
     def _create(self, arguments: Sequence[str], options: Mapping[str, Any]) -> Any:
-        import docker.errors
-
-        try:
+        with asking():
             return self.client.containers.create(self.image, list(arguments), **options)
-        except docker.errors.APIError as error:
-            raise TrialFailure("start_failed", f"the engine refused: {error.explanation}") from None
 
     def _options(
         self, request: DeploymentRequest, files: ServerFiles, ports: Sequence[int]
