@@ -161,6 +161,18 @@ class AveragedSurrogate:
         variance = (variances + means**2).mean(axis=0) - mean**2
         return mean + self._offset, np.sqrt(np.maximum(variance, 1e-12))
 
+    def left_out(self) -> tuple[Floats, Floats]:
+        """Mean and deviation of each trial as the others predict it, noise included; each shape
+        (n,). In closed form (Rasmussen & Williams 2006, 5.12), hyperparameters as learnt with it.
+        """
+        _, factor, solved, square = self._fitted
+        precision = (np.linalg.inv(factor) ** 2).sum(axis=1)
+        scale = (_DEGREES * self._scale**2 + square) / (_DEGREES + len(self._y))
+        means = self._y - solved / precision
+        mean = means.mean(axis=0)
+        variance = (scale[:, None] / precision + means**2).mean(axis=0) - mean**2
+        return mean + self._offset, np.sqrt(np.maximum(variance, 1e-12))
+
     def _density(self, chains: Floats) -> tuple[Floats, tuple[_Parts, Floats, Floats, Floats]]:
         """Log marginal density of each chain (its scale integrated out: a Student t), and the
         hyperparameters, Cholesky factor, solution and squared norm behind it."""

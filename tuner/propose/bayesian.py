@@ -54,18 +54,31 @@ class Model(Protocol):
     def predict(self, X: Floats) -> tuple[Floats, Floats]: ...
 
 
+class Fitted(Model, Protocol):
+    """Predicts each of the trials it learnt from by the others, too."""
+
+    def left_out(self) -> tuple[Floats, Floats]: ...
+
+
 @dataclass(frozen=True)
 class Multiple:
     """A response as another one times a factor, all as logarithms."""
 
-    base: Model
-    factor: Model
+    base: Fitted
+    factor: Fitted
     power: int
     """-1 where it is divided by the factor."""
 
     def predict(self, X: Floats) -> tuple[Floats, Floats]:
-        (base, far), (factor, off) = self.base.predict(X), self.factor.predict(X)
-        return base + self.power * factor, np.hypot(far, off)
+        return self._joined(self.base.predict(X), self.factor.predict(X))
+
+    def left_out(self) -> tuple[Floats, Floats]:
+        return self._joined(self.base.left_out(), self.factor.left_out())
+
+    def _joined(
+        self, base: tuple[Floats, Floats], factor: tuple[Floats, Floats]
+    ) -> tuple[Floats, Floats]:
+        return base[0] + self.power * factor[0], np.hypot(base[1], factor[1])
 
 
 class BayesianProposer(Proposer):
@@ -242,11 +255,14 @@ class BayesianProposer(Proposer):
             ceilings.append(max([float(beliefs[-1].centre().max()), *map(float, seen)]))
         return beliefs, np.array(ceilings), {}
 
-    def _models(self, known: Sequence[tuple[Data, bool]]) -> list[Model]:
+    def _models(self, known: Sequence[tuple[Data, bool]]) -> Sequence[Model]:
+        return self._own_models(known)
+
+    def _own_models(self, known: Sequence[tuple[Data, bool]]) -> list[Fitted]:
         """A model of each objective. Where their quotient is easier to explain than one of them
         (an energy is a duration times a power), that one is the other's multiple."""
         own = [self._fit(f"objective {i}", *one) for i, one in enumerate(known)]
-        models: list[Model] = list(own)
+        models: list[Fitted] = list(own)
         if len(known) == 2 and all(logarithmic for _, logarithmic in known):
             (first, _), (second, _) = known
             rest = self._fit("quotient", Data(second.X, second.y - first.y), True)

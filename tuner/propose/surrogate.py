@@ -163,10 +163,18 @@ class Surrogate:
     @property
     def explained(self) -> float:
         """Share of the responses' variance that predicting each from all others explains."""
+        y = self._gp.y_train_ * self._scale + self._mean
+        missed = y - self.left_out()[0]
+        return 1.0 - float(np.mean(missed**2) / (np.var(y) or 1.0))
+
+    def left_out(self) -> tuple[Floats, Floats]:
+        """Mean and deviation of each response as the others predict it, noise included; each
+        shape (n,). In closed form (Rasmussen & Williams 2006, 5.12)."""
         gp = self._gp
         half = solve_triangular(gp.L_, np.eye(len(gp.L_)), lower=True, check_finite=False)
-        left_out = np.ravel(gp.alpha_) / (half**2).sum(axis=0)
-        return 1.0 - float(np.mean(left_out**2) / (np.var(gp.y_train_) or 1.0))
+        precision = (half**2).sum(axis=0)
+        mean = gp.y_train_ - np.ravel(gp.alpha_) / precision
+        return mean * self._scale + self._mean, self._scale / np.sqrt(precision)
 
     def mean(self, X: Floats) -> Floats:
         """The mean of ``predict`` alone, which costs much less."""

@@ -3,11 +3,11 @@
 Each source becomes a prior: the target's (logarithmic) response is taken as ``a + b`` times the
 source's, with ``b`` near one, plus a Gaussian process for the rest. Responses of a system in two
 environments are often linear in each other (Jamshidi et al. 2017). The target alone is one more
-model. The weight of a source is how much better the line predicts each trial from the others than
-their plain mean does (leave-one-out density, as in Bayesian stacking, Yao et al. 2018; RGPE, Feurer
-et al. 2018, compares ranks instead). It is judged at slope one, so a source that misleads does
-worse than no source at all and loses its weight with the first trials that contradict it. A source
-whose knobs don't even explain its own responses is left out from the start.
+model. Weights compare how well each model predicts every trial from the others (leave-one-out
+densities, pseudo-Bayesian model averaging: Yao et al. 2018; RGPE, Feurer et al. 2018, compares
+ranks instead). A source has to gain something by each trial, so one that misleads loses its weight
+with the first trials that contradict it. A source whose knobs don't even explain its own responses
+is left out from the start.
 
 Length scales and bends of the knobs are taken over from the sources, for the links and the target
 alone, whatever the weights: they are what a search learns last, and a knob's own.
@@ -15,7 +15,7 @@ alone, whatever the weights: they are what a search learns last, and a knob's ow
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ import numpy as np
 
 from tuner.measurement import Configuration
 from tuner.propose.averaged import AveragedSurrogate
-from tuner.propose.bayesian import AVERAGED, BayesianProposer, Data, Floats, Model
+from tuner.propose.bayesian import AVERAGED, BayesianProposer, Data, Fitted, Floats, Model
 from tuner.propose.history import derived_seed
 from tuner.propose.source import Source
 from tuner.propose.source_model import Prior, SourceModel
@@ -39,12 +39,12 @@ _REST = 0.35
 _SLOPES = (0.5, 2.0)
 """Bounds of the slope: beyond them the source isn't about the same thing."""
 _MARGIN = 0.2
-"""Log density a trial, and an objective, that a source must gain to keep its weight."""
-_FLOOR = 0.1
-"""Deviation, relative to a source's own, that even a perfect source leaves open."""
+"""Log density a trial that a source must gain to keep its weight."""
 _ALONE = 2
-"""Trials from which the target's own model takes part."""
+"""Trials from which the target's own model takes part, and models are judged."""
 _NEGLIGIBLE = 1e-4
+_SETTLED = 5
+"""Trials from which a source of negligible weight is dropped for good."""
 _EXPLAINED = 0.1
 """Share of a source's variance that its knobs must explain, left-out trial by left-out trial."""
 
@@ -64,7 +64,8 @@ class Linked:
         self._prior = prior
         predicted = prior.mean(data.X) if len(data.y) else np.empty(0)
         self._line(predicted, data.y)
-        rest = data.y - self._along(predicted)
+        self._learnt_along = self._along(predicted)
+        rest = data.y - self._learnt_along
         self._model: Surrogate | AveragedSurrogate | None = None
         if len(data.y):
             scale = _REST * prior.spread
@@ -88,6 +89,12 @@ class Linked:
     def _along(self, source: Floats) -> Floats:
         return self._offset + self._slope * (source - self._centre)
 
+    def left_out(self) -> tuple[Floats, Floats]:
+        """Mean and deviation of each trial as the others predict it; the line is kept."""
+        assert self._model is not None
+        mean, deviation = self._model.left_out()
+        return self._learnt_along + mean, deviation
+
     def predict(self, X: Floats) -> tuple[Floats, Floats]:
         along = self._along(self._prior.mean(X))
         if self._model is None:
@@ -96,14 +103,11 @@ class Linked:
         return along + mean, deviation
 
 
-def evidence(values: Floats, spread: float) -> float:
-    """Log density of each value given the mean of the others, up to a constant; the variance is
-    estimated, with one observation's worth of a floor at a tenth of ``spread``."""
-    n = len(values)
-    if n < 2:
-        return 0.0
-    left_out = (values - values.mean()) * n / (n - 1)
-    return -n / 2 * float(np.log((left_out @ left_out + (_FLOOR * spread) ** 2) / (n + 1)))
+def density(model: Fitted, y: Floats) -> float:
+    """Log density of the trials that a model learnt from, each predicted from the others and taken
+    for normal; up to a constant."""
+    mean, deviation = model.left_out()
+    return -float((np.log(deviation) + ((y - mean) / deviation) ** 2 / 2).sum())
 
 
 @dataclass(frozen=True)
@@ -137,18 +141,21 @@ class TransferProposer(BayesianProposer):
         repeats: bool = False,
     ) -> None:
         super().__init__(space, seed=seed, budget=budget, repeats=repeats)
-        useful = [
+        complete = [
             s for s in _told_apart(sources) if any(o.values is not None for o in s.observations)
         ]
-        self._given = [source.name for source in useful]
-        models = [SourceModel(source, self._encoder, seed) for source in useful]
+        self._given = [source.name for source in complete]
+        models = [SourceModel(source, self._encoder, seed) for source in complete]
         objectives = range(len(space.objectives))
-        self._sources = [
-            m for m in models if any(m.explained(i) > _EXPLAINED for i in objectives)
-        ]
+        self._useful = [m for m in models if any(m.explained(i) > _EXPLAINED for i in objectives)]
+        """Sources whose knobs explain something: they lend their shapes, whatever they weigh."""
+        self._sources = self._useful
+        """Those that are still listened to."""
+        names = [source.name for source in self._sources] or [OWN]
+        self._shares = dict.fromkeys(names, 1.0 / len(names))
 
     def explain(self) -> str:
-        kept = [source.name for source in self._sources]
+        kept = [source.name for source in self._useful]
         dropped = [name for name in self._given if name not in kept]
         text = "transfer: Gaussian processes"
         if kept:
@@ -160,9 +167,7 @@ class TransferProposer(BayesianProposer):
     def _scores(
         self, candidates: Sequence[Configuration], X: Floats, rng: np.random.Generator
     ) -> tuple[Floats, dict[str, Any]]:
-        objectives = range(len(self._space.objectives))
-        self._known = [self._data(i) for i in objectives]
-        self._shares = self._weigh()
+        self._is_judged = False
         scores, notes = super()._scores(candidates, X, rng)
         dropped = {name: 0.0 for name in self._given if name not in self._shares}
         return scores, {**notes, "weights": {**self._shares, **dropped}}
@@ -177,55 +182,51 @@ class TransferProposer(BayesianProposer):
             return Data(data.X, np.exp(data.y)), False
         return data, logarithmic
 
-    def _weigh(self) -> dict[str, float]:
-        """Weight of each source, and of the target alone, over all objectives together."""
-        names = [source.name for source in self._sources]
-        trials = len(self._known[0][0].y)
-        if trials >= _ALONE or not names:
-            names.append(OWN)
-        totals = dict.fromkeys(names, 0.0)
-        for i, (data, logarithmic) in enumerate(self._known if trials >= _ALONE else ()):
-            priors = {s.name: s.prior(i, logarithmic) for s in self._sources}
-            for name, prior in priors.items():
-                # A fitted slope would let a source that misleads fade to no source at all,
-                # unnoticed. One that says nothing would be as good as the mean: each trial must
-                # gain something by it.
-                rest = data.y - prior.mean(data.X)
-                totals[name] += evidence(rest, prior.spread) - _MARGIN * trials
-            if priors:
-                totals[OWN] += evidence(data.y, max(p.spread for p in priors.values()))
-        densities = np.array(list(totals.values()))
-        likelihoods = np.exp(densities - densities.max())
-        return dict(zip(totals, (likelihoods / likelihoods.sum()).tolist()))
-
-    def _models(self, known: Sequence[tuple[Data, bool]]) -> list[Model]:
+    def _models(self, known: Sequence[tuple[Data, bool]]) -> Sequence[Model]:
         """The target's own models beside its links to each source, by their weights."""
-        kept = {s.name: s for s in self._sources if self._shares[s.name] > _NEGLIGIBLE}
-        own = self._shares.get(OWN, 0.0)
-        alone = super()._models(known) if own > _NEGLIGIBLE else []
-        if not kept:
-            return alone
-        mixtures: list[Model] = []
-        for i, (data, logarithmic) in enumerate(known):
-            rng = np.random.default_rng(derived_seed(self._seed, len(data.y)))
-            parts: list[tuple[float, Model]] = [
-                (self._shares[name], self._linked(source, i, data, logarithmic, rng))
-                for name, source in kept.items()
-            ]
-            mixtures.append(Mixture([*parts, (own, alone[i])] if alone else parts))
-        return mixtures
+        if not self._sources:
+            return super()._models(known)
+        models: dict[str, Sequence[Fitted]] = {
+            source.name: [self._linked(source, i, *one) for i, one in enumerate(known)]
+            for source in self._sources
+        }
+        if len(known[0][0].y) >= _ALONE:
+            models[OWN] = self._own_models(known)
+            if not self._is_judged:  # by what was measured, not by what is expected of the pending
+                self._judge(models, [data.y for data, _ in known])
+        parts = {name: models[name] for name in self._shares if name in models}
+        return [
+            Mixture([(self._shares[name], part[i]) for name, part in parts.items()])
+            for i in range(len(known))
+        ]
+
+    def _judge(self, models: Mapping[str, Sequence[Fitted]], responses: Sequence[Floats]) -> None:
+        """Weigh the models; the objectives of a system go together, so their densities are
+        averaged, not added up."""
+        self._is_judged, trials = True, len(responses[0])
+        densities = np.array([
+            np.mean([density(model, y) for model, y in zip(group, responses)])
+            - (_MARGIN * trials if name != OWN else 0.0)
+            for name, group in models.items()
+        ])
+        likelihoods = np.exp(densities - densities.max())
+        self._shares = dict(zip(models, (likelihoods / likelihoods.sum()).tolist()))
+        if trials >= _SETTLED:
+            self._sources = [s for s in self._sources if self._shares[s.name] > _NEGLIGIBLE]
+            if not self._sources:
+                self._shares = {OWN: 1.0}
 
     def _linked(
-        self, source: SourceModel, objective: int, data: Data, logarithmic: bool,
-        rng: np.random.Generator,
+        self, source: SourceModel, objective: int, data: Data, logarithmic: bool
     ) -> Linked:
+        rng = np.random.default_rng(derived_seed(self._seed, len(data.y)))
         prior = source.prior(objective, logarithmic)
         shape = source.shape(f"objective {objective}", logarithmic)
         return Linked(prior, data, rng, self._encoder.deciding, shape)
 
     def _shape(self, response: str, logarithmic: bool) -> Floats | None:
         """The sources' shapes of a response, averaged by weight; all count where none has any."""
-        told = {s.name: s.shape(response, logarithmic) for s in self._sources}
+        told = {s.name: s.shape(response, logarithmic) for s in self._useful}
         shapes = {name: shape for name, shape in told.items() if shape is not None}
         if not shapes:
             return None
