@@ -38,7 +38,7 @@ _REST = 0.35
 """Deviation of what a source doesn't explain, relative to the source's own, before trials tell."""
 _SLOPES = (0.5, 2.0)
 """Bounds of the slope: beyond them the source isn't about the same thing."""
-_MARGIN = 0.2
+_MARGIN = 0.1
 """Log density a trial that a source must gain to keep its weight."""
 _ALONE = 2
 """Trials from which the target's own model takes part, and models are judged."""
