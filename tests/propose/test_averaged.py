@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from scipy.stats import norm
 
 from tuner.propose.averaged import LOG_SCALE, AveragedSurrogate
@@ -97,3 +98,17 @@ def test_a_shape_that_is_known_is_kept_and_foretells_more_than_a_dozen_trials_te
             if shape is not None:
                 assert np.allclose(model.shape, shape)
     assert np.mean(density[True]) > np.mean(density[False]) + 0.2
+
+
+def test_each_trial_is_predicted_from_the_others_as_if_it_had_not_been_there():
+    rng = np.random.default_rng(5)
+    X = grid(rng, 9)
+    y = X @ np.array([0.8, -0.4, 0.2, 0.0]) + 0.05 * rng.standard_normal(9)
+    model = AveragedSurrogate(rng, LOG_SCALE, centred=True).fit(X, y)
+    means, deviations = model.left_out()
+    for i in range(9):
+        others = np.arange(9) != i
+        mean, deviation = model.on(X[others], y[others]).predict(X[[i]])
+        assert means[i] == pytest.approx(mean[0], abs=1e-6)
+        # The scale is the one of all trials.
+        assert deviations[i] == pytest.approx(deviation[0], rel=0.3)

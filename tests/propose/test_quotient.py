@@ -54,3 +54,15 @@ def test_what_may_be_negative_has_no_quotient(proposer: BayesianProposer) -> Non
     X = rows(np.random.default_rng(2), 25)
     known = [(Data(X, duration(X)), False), (Data(X, duration(X) + power(X)), True)]
     assert not any(isinstance(m, Multiple) for m in proposer._models(known))
+
+
+def test_a_multiple_predicts_each_trial_from_the_others_like_its_parts(
+    proposer: BayesianProposer,
+) -> None:
+    X = rows(np.random.default_rng(3), 25)
+    known = [(Data(X, duration(X)), True), (Data(X, duration(X) + power(X)), True)]
+    multiple = next(m for m in proposer._models(known) if isinstance(m, Multiple))
+    (base, far), (factor, off) = multiple.base.left_out(), multiple.factor.left_out()
+    mean, deviation = multiple.left_out()
+    assert mean == pytest.approx(base + multiple.power * factor)
+    assert deviation == pytest.approx(np.hypot(far, off))

@@ -115,3 +115,36 @@ def test_an_objective_without_logarithm_leaves_the_other_ones_alone() -> None:
     with np.errstate(all="raise", under="ignore"):
         assert np.isfinite(model._response("objective 0", True)).all()
     assert model.is_positive(0) and not model.is_positive(1)
+
+
+def test_a_source_of_no_weight_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def other(c):
+        return plane(c)[0] * (1 + 0.4 * (c["b"] % 2)), plane(c)[1] * (1 + 0.4 * (c["a"] % 2))
+
+    sources = source("same", plane), source("rough", other)
+    proposer = make("transfer", PLANE, seed=0, sources=sources)
+    seen, asked = run(proposer, 9, plane), []
+    assert [s.name for s in proposer._sources] == ["same"]
+    linked = proposer._linked
+    monkeypatch.setattr(proposer, "_linked", lambda s, *a: asked.append(s.name) or linked(s, *a))
+    seen += run(proposer, 1, plane)
+    assert set(asked) == {"same"}
+    assert seen[-1].notes["weights"]["rough"] == 0.0
+    assert "learn from same, rough" in proposer.explain()  # as it began
+
+
+def test_what_is_only_expected_of_running_trials_weighs_nothing() -> None:
+    proposer = make("transfer", PLANE, seed=0, sources=(source("earlier", plane),))
+    run(proposer, 4, plane)
+    weights = [proposer.propose().notes["weights"] for _ in range(3)]
+    assert weights[0] == weights[1] == weights[2]
+    assert 0.0 < weights[0]["own"] < 1.0
+
+
+def test_a_source_weighs_more_the_better_it_predicts() -> None:
+    def other(c):
+        return plane(c)[0] * (1 + 0.4 * (c["b"] % 2)), plane(c)[1] * (1 + 0.4 * (c["a"] % 2))
+
+    sources = source("same", plane), source("rough", other)
+    weights = run(make("transfer", PLANE, seed=0, sources=sources), 8, plane)[-1].notes["weights"]
+    assert weights["same"] > 0.9 and weights["rough"] < 0.01

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.gaussian_process import GaussianProcessRegressor
 
 from tuner.propose.surrogate import MainEffectsKernel, Surrogate
 
@@ -46,3 +47,21 @@ def test_no_covariance_is_so_small_that_its_products_are_denormal():
     X = np.array([[0.0, 0.0], [1.0, 1.0]])
     K = MainEffectsKernel(length=np.full(2, 1e-3))(X)
     assert 0 < K[0, 1] < 1e-20 and K[0, 1] ** 2 > np.finfo(float).tiny
+
+
+def test_each_trial_is_predicted_from_the_others_as_if_it_had_not_been_there():
+    rng = np.random.default_rng(6)
+    X = rng.random((12, 2))
+    y = 40.0 + 5.0 * X[:, 0] + rng.standard_normal(12)
+    model = Surrogate(2, scale=2.0).fit(X, y - 40.0)
+    means, deviations = model.left_out()
+    kernel = model._gp.kernel_
+    for i in range(12):
+        others = np.arange(12) != i
+        same = GaussianProcessRegressor(kernel, alpha=1e-8, optimizer=None)
+        same.fit(X[others], (y[others] - 40.0) / 2.0)
+        mean, deviation = same.predict(X[[i]], return_std=True)
+        assert means[i] == pytest.approx(2.0 * mean[0], abs=1e-4)
+        assert deviations[i] == pytest.approx(2.0 * deviation[0], rel=1e-4)
+    missed = y - 40.0 - means
+    assert model.explained == pytest.approx(1.0 - np.mean(missed**2) / np.var(y))
