@@ -148,3 +148,16 @@ def test_a_source_weighs_more_the_better_it_predicts() -> None:
     sources = source("same", plane), source("rough", other)
     weights = run(make("transfer", PLANE, seed=0, sources=sources), 8, plane)[-1].notes["weights"]
     assert weights["same"] > 0.9 and weights["rough"] < 0.01
+
+
+def test_a_study_that_goes_on_proposes_what_it_would_have_without_the_break() -> None:
+    def other(c):
+        return plane(c)[0] * (1 + 0.1 * (c["b"] % 2)), plane(c)[1]
+
+    sources = source("same", plane), source("rough", other)
+    first, resumed = (make("transfer", PLANE, seed=0, sources=sources) for _ in range(2))
+    for observation in run(first, 6, plane):
+        resumed.observe(observation)
+    expected, proposal = first.propose(), resumed.propose()
+    assert proposal.configuration == expected.configuration
+    assert proposal.notes["weights"] == pytest.approx(expected.notes["weights"])

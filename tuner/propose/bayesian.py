@@ -247,7 +247,7 @@ class BayesianProposer(Proposer):
                 self._pending_values.append(np.exp(guess) if logarithmic else guess)
                 y = np.concatenate([data.y, guess])
                 joined.append((Data(np.vstack([data.X, pending]), y), logarithmic))
-            models = self._models(joined)
+            models = self._models(joined, measured=False)
         beliefs, ceilings = [], []
         for (data, logarithmic), model in zip(known, models):
             beliefs.append(Belief(*model.predict(X), logarithmic))
@@ -255,12 +255,15 @@ class BayesianProposer(Proposer):
             ceilings.append(max([float(beliefs[-1].centre().max()), *map(float, seen)]))
         return beliefs, np.array(ceilings), {}
 
-    def _models(self, known: Sequence[tuple[Data, bool]]) -> Sequence[Model]:
+    def _models(self, known: Sequence[tuple[Data, bool]], measured: bool = True) -> Sequence[Model]:
+        """A model of each objective; where not ``measured``, some of the values are expected only.
+        """
         return self._own_models(known)
 
     def _own_models(self, known: Sequence[tuple[Data, bool]]) -> list[Fitted]:
-        """A model of each objective. Where their quotient is easier to explain than one of them
-        (an energy is a duration times a power), that one is the other's multiple."""
+        """What the trials alone tell of each objective. Where their quotient is easier to explain
+        than one of them (an energy is a duration times a power), that one is the other's multiple.
+        """
         own = [self._fit(f"objective {i}", *one) for i, one in enumerate(known)]
         models: list[Fitted] = list(own)
         if len(known) == 2 and all(logarithmic for _, logarithmic in known):

@@ -110,6 +110,20 @@ def density(model: Fitted, y: Floats) -> float:
     return -float((np.log(deviation) + ((y - mean) / deviation) ** 2 / 2).sum())
 
 
+def weighed(
+    models: Mapping[str, Sequence[Fitted]], responses: Sequence[Floats]
+) -> dict[str, float]:
+    """Weights, by name, of models of the same ``responses``, one array for each objective. The
+    objectives of a system go together, so their densities are averaged, not added up."""
+    densities = np.array([
+        np.mean([density(model, y) for model, y in zip(group, responses)])
+        - (_MARGIN * len(responses[0]) if name != OWN else 0.0)
+        for name, group in models.items()
+    ])
+    likelihoods = np.exp(densities - densities.max())
+    return dict(zip(models, (likelihoods / likelihoods.sum()).tolist()))
+
+
 @dataclass(frozen=True)
 class Mixture:
     """Models of one response, each with a weight."""
@@ -167,7 +181,6 @@ class TransferProposer(BayesianProposer):
     def _scores(
         self, candidates: Sequence[Configuration], X: Floats, rng: np.random.Generator
     ) -> tuple[Floats, dict[str, Any]]:
-        self._is_judged = False
         scores, notes = super()._scores(candidates, X, rng)
         dropped = {name: 0.0 for name in self._given if name not in self._shares}
         return scores, {**notes, "weights": {**self._shares, **dropped}}
@@ -182,35 +195,31 @@ class TransferProposer(BayesianProposer):
             return Data(data.X, np.exp(data.y)), False
         return data, logarithmic
 
-    def _models(self, known: Sequence[tuple[Data, bool]]) -> Sequence[Model]:
+    def _models(self, known: Sequence[tuple[Data, bool]], measured: bool = True) -> Sequence[Model]:
         """The target's own models beside its links to each source, by their weights."""
         if not self._sources:
-            return super()._models(known)
+            return super()._models(known, measured)
         models: dict[str, Sequence[Fitted]] = {
             source.name: [self._linked(source, i, *one) for i, one in enumerate(known)]
             for source in self._sources
         }
-        if len(known[0][0].y) >= _ALONE:
+        responses = [data.y for data, _ in known]
+        if len(responses[0]) >= _ALONE:
+            if measured:
+                # The sources first, among themselves: the target's own model takes over the shape
+                # of those that count.
+                self._shares = weighed(models, responses)
             models[OWN] = self._own_models(known)
-            if not self._is_judged:  # by what was measured, not by what is expected of the pending
-                self._judge(models, [data.y for data, _ in known])
+            if measured:
+                self._shares = weighed(models, responses)
+                self._drop(len(responses[0]))
         parts = {name: models[name] for name in self._shares if name in models}
         return [
             Mixture([(self._shares[name], part[i]) for name, part in parts.items()])
             for i in range(len(known))
         ]
 
-    def _judge(self, models: Mapping[str, Sequence[Fitted]], responses: Sequence[Floats]) -> None:
-        """Weigh the models; the objectives of a system go together, so their densities are
-        averaged, not added up."""
-        self._is_judged, trials = True, len(responses[0])
-        densities = np.array([
-            np.mean([density(model, y) for model, y in zip(group, responses)])
-            - (_MARGIN * trials if name != OWN else 0.0)
-            for name, group in models.items()
-        ])
-        likelihoods = np.exp(densities - densities.max())
-        self._shares = dict(zip(models, (likelihoods / likelihoods.sum()).tolist()))
+    def _drop(self, trials: int) -> None:
         if trials >= _SETTLED:
             self._sources = [s for s in self._sources if self._shares[s.name] > _NEGLIGIBLE]
             if not self._sources:
