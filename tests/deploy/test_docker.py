@@ -199,9 +199,7 @@ def test_an_option_that_docker_does_not_have_is_refused() -> None:
 
 
 def _containers(deployer: Any) -> set[str]:
-    ours = {"label": OWNER}
-    found = deployer.client.containers.list(all=True, filters=ours, ignore_removed=True)
-    return {c.id for c in found}
+    return {container.id for container in deployer.containers()}
 
 
 def _listening() -> set[tuple[str, int]]:

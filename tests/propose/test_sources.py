@@ -117,11 +117,12 @@ def test_an_objective_without_logarithm_leaves_the_other_ones_alone() -> None:
     assert model.is_positive(0) and not model.is_positive(1)
 
 
-def test_a_source_of_no_weight_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    def other(c):
-        return plane(c)[0] * (1 + 0.4 * (c["b"] % 2)), plane(c)[1] * (1 + 0.4 * (c["a"] % 2))
+def rough(c):
+    return plane(c)[0] * (1 + 0.4 * (c["b"] % 2)), plane(c)[1] * (1 + 0.4 * (c["a"] % 2))
 
-    sources = source("same", plane), source("rough", other)
+
+def test_a_source_of_no_weight_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = source("same", plane), source("rough", rough)
     proposer = make("transfer", PLANE, seed=0, sources=sources)
     seen, asked = run(proposer, 9, plane), []
     assert [s.name for s in proposer._sources] == ["same"]
@@ -142,10 +143,7 @@ def test_what_is_only_expected_of_running_trials_weighs_nothing() -> None:
 
 
 def test_a_source_weighs_more_the_better_it_predicts() -> None:
-    def other(c):
-        return plane(c)[0] * (1 + 0.4 * (c["b"] % 2)), plane(c)[1] * (1 + 0.4 * (c["a"] % 2))
-
-    sources = source("same", plane), source("rough", other)
+    sources = source("same", plane), source("rough", rough)
     weights = run(make("transfer", PLANE, seed=0, sources=sources), 8, plane)[-1].notes["weights"]
     assert weights["same"] > 0.9 and weights["rough"] < 0.01
 

@@ -80,22 +80,30 @@ class DockerDeployer(Deployer):
         with ExitStack() as stack:
             clock = stack.enter_context(frequency(request.configuration, self.watchdog))
             deadline = time.monotonic() + request.start_timeout_s
-            yield on_free_ports(
-                lambda trying: self._attempt(request, clock, deadline, trying), stack
-            )
+            with asking():
+                deployment = on_free_ports(
+                    lambda trying: self._attempt(request, clock, deadline, trying), stack
+                )
+            yield deployment
 
     def reap(self) -> list[str]:
         """Remove the containers of studies that were killed; returns their names."""
         removed = []
-        ours = {"label": OWNER}
-        # Another study's container may end between the list and the look at it: no fault of ours.
-        for container in self.client.containers.list(all=True, filters=ours, ignore_removed=True):
+        for container in self.containers():
             pid, _, started = container.labels[OWNER].partition("-")
             if not proc.runs(int(pid), int(started)):
                 with suppress(Exception):  # Another study may be removing it at this moment.
                     container.remove(force=True)
                     removed.append(container.name)
         return removed
+
+    def containers(self) -> list[Any]:
+        """The containers that studies started, this one and others, running or not."""
+        # Another study's may be removed between the list and the look at it: no fault of ours.
+        found = self.client.containers.list(
+            all=True, filters={"label": OWNER}, ignore_removed=True
+        )
+        return list(found)
 
     def close(self) -> None:
         self.watchdog.close()
@@ -138,7 +146,7 @@ class DockerDeployer(Deployer):
         )
         files.write(request.workdir)
         options = self._options(request, files, (grpc_port, rest_port))
-        container = self._create(files.arguments, options)
+        container = self.client.containers.create(self.image, list(files.arguments), **options)
         undo = {"container": container.id, "engine": self.engine_url}
         stack.enter_context(self.watchdog.undoing(undo))
         deployment = DockerDeployment(
@@ -186,10 +194,6 @@ class DockerDeployer(Deployer):
             other_models=list(files.other_names),
         )
         return deployment
-
-    def _create(self, arguments: Sequence[str], options: Mapping[str, Any]) -> Any:
-        with asking():
-            return self.client.containers.create(self.image, list(arguments), **options)
 
     def _options(
         self, request: DeploymentRequest, files: ServerFiles, ports: Sequence[int]

@@ -148,29 +148,30 @@ class AveragedSurrogate:
         What a trial shows counts, quirks of the configuration included: with them left out, all
         neighbours of a good configuration look alike.
         """
-        parts, factor, solved, square = self._fitted
+        parts, factor, solved, _ = self._fitted
         cross = _kernel(parts, X, self._X, self._deciding) + self._constant
         means = np.einsum("snm,sm->sn", cross, solved)
         # (K^-1 k) by explicit inverse factors: the chains' matrices are small.
         inverse = np.linalg.inv(factor)
         explained = ((cross @ np.swapaxes(inverse, 1, 2)) ** 2).sum(axis=-1)
-        scale = (_DEGREES * self._scale**2 + square) / (_DEGREES + len(self._y))
         prior = (parts.variance + parts.noise + self._constant)[:, None]
-        variances = np.maximum(prior - explained, 1e-9) * scale[:, None]
-        mean = means.mean(axis=0)
-        variance = (variances + means**2).mean(axis=0) - mean**2
-        return mean + self._offset, np.sqrt(np.maximum(variance, 1e-12))
+        return self._mixed(means, np.maximum(prior - explained, 1e-9))
 
     def left_out(self) -> tuple[Floats, Floats]:
         """Mean and deviation of each trial as the others predict it, noise included; each shape
         (n,). In closed form (Rasmussen & Williams 2006, 5.12), hyperparameters as learnt with it.
         """
-        _, factor, solved, square = self._fitted
+        _, factor, solved, _ = self._fitted
         precision = (np.linalg.inv(factor) ** 2).sum(axis=1)
+        return self._mixed(self._y - solved / precision, 1 / precision)
+
+    def _mixed(self, means: Floats, relative: Floats) -> tuple[Floats, Floats]:
+        """Mean and deviation over the chains, each shape (n,), of their means and of their
+        variances relative to the scale's, each shape (chains, n)."""
+        square = self._fitted[-1]
         scale = (_DEGREES * self._scale**2 + square) / (_DEGREES + len(self._y))
-        means = self._y - solved / precision
         mean = means.mean(axis=0)
-        variance = (scale[:, None] / precision + means**2).mean(axis=0) - mean**2
+        variance = (relative * scale[:, None] + means**2).mean(axis=0) - mean**2
         return mean + self._offset, np.sqrt(np.maximum(variance, 1e-12))
 
     def _density(self, chains: Floats) -> tuple[Floats, tuple[_Parts, Floats, Floats, Floats]]:

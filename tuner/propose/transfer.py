@@ -103,25 +103,22 @@ class Linked:
         return along + mean, deviation
 
 
-def density(model: Fitted, y: Floats) -> float:
-    """Log density of the trials that a model learnt from, each predicted from the others and taken
-    for normal; up to a constant."""
-    mean, deviation = model.left_out()
-    return -float((np.log(deviation) + ((y - mean) / deviation) ** 2 / 2).sum())
+def density(models: Sequence[Fitted], responses: Sequence[Floats]) -> float:
+    """Log density of the trials that models learnt from, one model and one array of responses for
+    each objective: each trial predicted from the others and taken for normal; up to a constant.
+    The objectives of a system go together, so their densities are averaged, not added up."""
+    reached = []
+    for model, y in zip(models, responses):
+        mean, deviation = model.left_out()
+        reached.append(-(np.log(deviation) + ((y - mean) / deviation) ** 2 / 2).sum())
+    return float(np.mean(reached))
 
 
-def weighed(
-    models: Mapping[str, Sequence[Fitted]], responses: Sequence[Floats]
-) -> dict[str, float]:
-    """Weights, by name, of models of the same ``responses``, one array for each objective. The
-    objectives of a system go together, so their densities are averaged, not added up."""
-    densities = np.array([
-        np.mean([density(model, y) for model, y in zip(group, responses)])
-        - (_MARGIN * len(responses[0]) if name != OWN else 0.0)
-        for name, group in models.items()
-    ])
-    likelihoods = np.exp(densities - densities.max())
-    return dict(zip(models, (likelihoods / likelihoods.sum()).tolist()))
+def weights(densities: Mapping[str, float]) -> dict[str, float]:
+    """Weights in proportion to densities, given as logarithms."""
+    values = np.array(list(densities.values()))
+    likelihoods = np.exp(values - values.max())
+    return dict(zip(densities, (likelihoods / likelihoods.sum()).tolist()))
 
 
 @dataclass(frozen=True)
@@ -204,15 +201,17 @@ class TransferProposer(BayesianProposer):
             for source in self._sources
         }
         responses = [data.y for data, _ in known]
-        if len(responses[0]) >= _ALONE:
-            if measured:
-                # The sources first, among themselves: the target's own model takes over the shape
-                # of those that count.
-                self._shares = weighed(models, responses)
+        trials = len(responses[0])
+        is_judged = measured and trials >= _ALONE
+        if is_judged:
+            gained = {n: density(m, responses) - _MARGIN * trials for n, m in models.items()}
+            # Among themselves first: the target's own model takes over the shape of the best.
+            self._shares = weights(gained)
+        if is_judged or OWN in self._shares:
             models[OWN] = self._own_models(known)
-            if measured:
-                self._shares = weighed(models, responses)
-                self._drop(len(responses[0]))
+        if is_judged:
+            self._shares = weights({**gained, OWN: density(models[OWN], responses)})
+            self._drop(trials)
         parts = {name: models[name] for name in self._shares if name in models}
         return [
             Mixture([(self._shares[name], part[i]) for name, part in parts.items()])
@@ -220,6 +219,7 @@ class TransferProposer(BayesianProposer):
         ]
 
     def _drop(self, trials: int) -> None:
+        """Listen no more to sources of no weight, once there are enough ``trials`` to say so."""
         if trials >= _SETTLED:
             self._sources = [s for s in self._sources if self._shares[s.name] > _NEGLIGIBLE]
             if not self._sources:
