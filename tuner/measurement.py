@@ -20,6 +20,7 @@ REASONS: Mapping[str, str] = {
     "overloaded": "the queue of unanswered requests kept growing",
     "client_limited": "the load generator itself was late, so the latencies are not the server's",
     "client_failed": "the load generator ended by itself",
+    "percentile_unknown": "the percentile falls among requests that failed or were never answered",
     "no_answers": "the server fell silent: no request was answered any more, or none in the window",
     "energy_lost": "the energy source vanished inside the measured window",
     "energy_unresolved": "the energy above idle is less than the source can tell from nothing",
@@ -28,6 +29,10 @@ REASONS: Mapping[str, str] = {
     "internal": "tuner itself failed; the traceback is in the log",
 }
 """Why a trial may end without a measurement: reason -> what it means."""
+
+PERCENTILE_RULE, CEILING = "percentile_rule", "ceiling"
+"""``StageResult.details`` of a stage whose percentiles have the rank ceil(q n). Stages without it were
+recorded with the rank rounded to the nearest: one too low for half of the numbers of requests."""
 
 UNFINISHED = ("killed", "disturbed")
 """Reasons of trials that don't count: their configurations are still to be measured."""
@@ -55,6 +60,9 @@ METRICS: Mapping[str, MetricInfo] = {
     "energy_net_per_request_j": MetricInfo("J", "minimize", "energy per request above idle"),
     "power_average_w": MetricInfo("W", "minimize", "average power"),
 }
+
+
+PERCENTILES = ("latency_p50_ms", "latency_p95_ms", "latency_p99_ms")
 
 
 def interval_names(metric: str) -> tuple[str, str]:
@@ -122,7 +130,11 @@ class EnergyReading:
 
 @dataclass(frozen=True)
 class StageResult:
-    """What one load stage gave. Latency counts from the intended send time; milliseconds."""
+    """What one load stage gave. Latency counts from the intended send time; milliseconds.
+
+    Percentiles are those of all requests of the window: one that failed or was never answered
+    counts as slower than all that were. Where a percentile falls among these it is ``None``.
+    """
 
     valid: bool
     reason: str | None
@@ -144,15 +156,17 @@ class StageResult:
     latency_p99_ms: float | None
     latency_mean_ms: float | None
     latency_max_ms: float | None
-    latency_p99_interval_ms: tuple[float, float] | None
-    """95 % confidence interval of the p99."""
-    latency_p50_interval_ms: tuple[float, float] | None
+    latency_p99_interval_ms: tuple[float, float | None] | None
+    """95 % confidence interval of the p99; its upper end is ``None`` where the window holds none:
+    "at least". ``None`` altogether = unknown."""
+    latency_p50_interval_ms: tuple[float, float | None] | None
     precise: bool
     """Whether the interval reached the asked precision."""
     client_lag_p99_ms: float | None
     client_cpu_s: float | None
     """CPU seconds the load generator's processes burned inside the window."""
     seed: int
+    latency_p95_interval_ms: tuple[float, float | None] | None = None
     rows_per_request: int = 1
     timeline: tuple[Mapping[str, float], ...] = ()
     """One entry a second: ``second``, ``requests``, ``errors``, ``latency_p50_ms``, ``latency_max_ms``."""
@@ -197,11 +211,15 @@ class Measurement:
             "power_average_w": energy.average_w if energy else None,
         }
 
-    def intervals(self) -> dict[str, tuple[float, float] | None]:
-        """95 % confidence intervals of metrics; ``None`` = unknown, and so is what is absent."""
+    def intervals(self) -> dict[str, tuple[float, float | None] | None]:
+        """95 % confidence intervals of metrics; ``None`` = unknown, and so is what is absent.
+
+        An upper end of ``None``: the value is at least the lower one, and nobody knows how large.
+        """
         stage, energy = self.stage, self.energy
-        found = {
+        found: dict[str, tuple[float, float | None] | None] = {
             "latency_p50_ms": stage.latency_p50_interval_ms,
+            "latency_p95_ms": stage.latency_p95_interval_ms,
             "latency_p99_ms": stage.latency_p99_interval_ms,
         }
         answered = (stage.throughput_rps or 0.0) * stage.window_s
@@ -221,6 +239,13 @@ class Measurement:
                 return "energy_unresolved", (
                     f"{told} cannot be told from nothing: measure longer or under more load"
                 )
+        stage = self.stage
+        if metric in PERCENTILES and stage.requests:
+            lost = sum(stage.errors.values())
+            return "percentile_unknown", (
+                f"{lost} of {stage.requests} requests failed or were never answered: they are "
+                f"slower than all others, and {METRICS[metric].label} falls among them"
+            )
         return "no_answers", f"{metric} was not measured"
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 
 from tuner.load import doom, steady
-from tuner.load.precision import inflation, percentile_interval
 
 RNG_SEED = 11
 
@@ -38,56 +35,6 @@ def test_a_series_that_still_falls_is_not_steady() -> None:
 def test_too_short_a_series_is_not_steady() -> None:
     assert steady.mser5(np.ones(49)) is None
     assert not steady.is_steady(np.ones(49))
-
-
-def test_the_interval_of_independent_latencies_holds_the_true_p99_in_95_percent() -> None:
-    rng = np.random.default_rng(RNG_SEED)
-    truth = -math.log(0.01)
-    hits = 0
-    for _ in range(400):
-        interval = percentile_interval(rng.exponential(1.0, 2000), 0.99)
-        hits += interval.low <= truth <= interval.high
-    assert 0.93 <= hits / 400 <= 1.0
-
-
-def test_the_interval_of_clustered_latencies_holds_the_true_p99_as_often() -> None:
-    """Latencies in runs of 20: independent-sample intervals would cover far less."""
-    rng = np.random.default_rng(RNG_SEED)
-    truth = -math.log(0.01)
-    honest = naive = 0
-    for _ in range(300):
-        series = np.repeat(rng.exponential(1.0, 300), 20)
-        interval = percentile_interval(series, 0.99)
-        honest += interval.low <= truth <= interval.high
-        shuffled = percentile_interval(rng.permutation(series), 0.99)
-        naive += shuffled.low <= truth <= shuffled.high
-    assert honest / 300 >= 0.88
-    assert naive < honest - 60
-
-
-def test_too_few_samples_have_no_upper_bound_and_say_so() -> None:
-    rng = np.random.default_rng(RNG_SEED)
-    few = percentile_interval(rng.exponential(1.0, 300), 0.99)
-    assert few.high == math.inf
-    assert few.relative_half_width == math.inf
-    assert percentile_interval(rng.exponential(1.0, 1000), 0.99).high < math.inf
-
-
-def test_the_interval_narrows_with_the_sample() -> None:
-    rng = np.random.default_rng(RNG_SEED)
-    widths = [
-        percentile_interval(rng.exponential(1.0, n), 0.99).relative_half_width
-        for n in (1000, 10_000, 100_000)
-    ]
-    assert widths[0] > widths[1] > widths[2]
-
-
-def test_inflation_is_near_one_for_independent_and_the_run_length_for_runs() -> None:
-    rng = np.random.default_rng(RNG_SEED)
-    independent = [inflation((rng.random(6000) < 0.9).astype(float), 0.9) for _ in range(50)]
-    runs = [inflation(np.repeat(rng.random(600) < 0.9, 10).astype(float), 0.9) for _ in range(50)]
-    assert np.mean(independent) < 1.6
-    assert 7 < np.mean(runs) < 16
 
 
 def queue(rate: float, capacity: float, seconds: float, seed: int) -> doom.Backlog:

@@ -19,6 +19,10 @@ from tuner.load.stage import run_stage
 from tuner.measurement import StageResult, to_json
 from tuner.models.record import ModelRecord, TensorSpec
 
+_PERCENTILE_UNKNOWN = (
+    "requests that failed or were never answered are slower than all others: a percentile among "
+    "them has no value"
+)
 HELP = "drive a running model server and measure its latency"
 
 
@@ -187,6 +191,7 @@ def as_json(result: StageResult, capacity_rps: float | None) -> dict[str, Any]:
         },
         "interval_ms": {
             "p50": to_json(result.latency_p50_interval_ms),
+            "p95": to_json(result.latency_p95_interval_ms),
             "p99": to_json(result.latency_p99_interval_ms),
         },
         "precise": result.precise,
@@ -216,16 +221,21 @@ def as_text(result: StageResult, capacity_rps: float | None) -> str:
     if not result.valid:
         lines.append(f"invalid     {result.reason}: {result.message}")
     if result.throughput_rps is not None:
-        lines.append(
-            f"latency     p50 {result.latency_p50_ms:.2f} ms, p95 {result.latency_p95_ms:.2f} ms, "
-            f"p99 {result.latency_p99_ms:.2f} ms, max {result.latency_max_ms:.2f} ms"
-        )
+        named = {"p50": result.latency_p50_ms, "p95": result.latency_p95_ms,
+                 "p99": result.latency_p99_ms, "max": result.latency_max_ms}
+        lines.append("latency     " + ", ".join(
+            f"{name} unknown" if value is None else f"{name} {value:.2f} ms"
+            for name, value in named.items()
+        ))
+        if result.latency_p99_ms is None:
+            lines.append(f"            {_PERCENTILE_UNKNOWN}")
     if result.latency_p99_interval_ms is not None:
         low, high = result.latency_p99_interval_ms
-        state = "as precise as asked" if result.precise else "wider than asked"
-        if not result.details.get("p99_interval_bounded", True):
-            state += "; too few requests for an upper bound, the largest stands for it"
-        lines.append(f"p99 95 %    {low:.2f} to {high:.2f} ms ({state})")
+        if high is None:
+            lines.append(f"p99 95 %    at least {low:.2f} ms (too few requests for an upper bound)")
+        else:
+            state = "as precise as asked" if result.precise else "wider than asked"
+            lines.append(f"p99 95 %    {low:.2f} to {high:.2f} ms ({state})")
     if result.throughput_rps is not None:
         lines.append(f"throughput  {result.throughput_rps:.1f} requests/s")
     errors = ", ".join(f"{name} {count}" for name, count in result.errors.items()) or "none"
@@ -233,6 +243,8 @@ def as_text(result: StageResult, capacity_rps: float | None) -> str:
     if not result.window_s:
         where = f"{result.details.get('warmup_requests', 0)} before the measured window"
     lines.append(f"requests    {where}, errors: {errors}")
+    if drifted := result.details.get("drift"):
+        lines.append(f"drift       {drifted}")
     if result.client_lag_p99_ms is not None:
         lines.append(f"client lag  p99 {result.client_lag_p99_ms:.2f} ms")
     return "\n".join(lines)

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from hdrh.histogram import HdrHistogram
-
 from tuner.load.base import StagePlan
-from tuner.load.precision import percentile_interval
+from tuner.load.drift import drift
+from tuner.load.precision import Interval, percentile_interval
 from tuner.load.window import UNANSWERED, Window, lag_p99_ms, timeline
-from tuner.measurement import StageResult
+from tuner.measurement import CEILING, PERCENTILE_RULE, StageResult
 
-HIGHEST_US = 3_600_000_000
-SIGNIFICANT_DIGITS = 3
-
+LEVELS = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 LAG_SHARE = 0.10
 LAG_MS = 1.0
 """A client whose p99 of lag is above both this share of the p50 latency and this time was late."""
-
-def percentiles_ms(latencies_ms: np.ndarray, levels: tuple[float, ...]) -> list[float]:
-    """Percentiles by a high-dynamic-range histogram: microseconds, three significant digits."""
-    histogram = HdrHistogram(1, HIGHEST_US, SIGNIFICANT_DIGITS)
-    for value in np.rint(latencies_ms * 1e3).astype(np.int64).tolist():
-        histogram.record_value(min(max(value, 1), HIGHEST_US))
-    return [histogram.get_value_at_percentile(level) / 1e3 for level in levels]
-
 
 def summarise(
     plan: StagePlan,
@@ -49,24 +38,17 @@ def summarise(
         lag = None if plan.pattern == "closed" else lag_p99_ms(window)
         latencies = window.latencies_ms
         if len(latencies):
-            biggest = float(latencies.max())
-            # A histogram answers with the upper end of a bucket, which may lie above the largest.
-            p50, p95, p99 = (min(p, biggest) for p in percentiles_ms(latencies, (50.0, 95.0, 99.0)))
-            tail, middle = percentile_interval(latencies, 0.99), percentile_interval(latencies, 0.5)
-            precise = tail.relative_half_width <= plan.precision
-            details = dict(details) | {
-                "effective_samples_p99": round(tail.effective_samples, 1),
-                "p99_interval_bounded": bool(np.isfinite(tail.high)),
-            }
+            everybody = window.latencies_of_all_ms
+            known = {name: percentile_interval(everybody, q) for name, q in LEVELS.items()}
+            precise = known["p99"].relative_half_width <= plan.precision
+            details = dict(details) | {PERCENTILE_RULE: CEILING, "drift": drift(everybody)}
             numbers = {
-                "latency_p50_ms": p50,
-                "latency_p95_ms": p95,
-                "latency_p99_ms": p99,
                 "latency_mean_ms": float(latencies.mean()),
-                "latency_max_ms": biggest,
-                "latency_p99_interval_ms": (tail.low, min(tail.high, biggest)),
-                "latency_p50_interval_ms": (middle.low, min(middle.high, biggest)),
+                "latency_max_ms": float(latencies.max()),
             }
+            for name, interval in known.items():
+                numbers[f"latency_{name}_ms"] = _finite(interval.value)
+                numbers[f"latency_{name}_interval_ms"] = _pair(interval)
             numbers["throughput_rps"] = len(latencies) / window.length_s
         if reason is None:
             reason, message = _verdict(plan, requests, errors, numbers, lag)
@@ -100,8 +82,20 @@ _MEASURED = (
     "latency_mean_ms",
     "latency_max_ms",
     "latency_p99_interval_ms",
+    "latency_p95_interval_ms",
     "latency_p50_interval_ms",
 )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _pair(interval: Interval) -> tuple[float, float | None] | None:
+    """The ends as they are stored: ``None`` for an unknown one, or for both."""
+    if not math.isfinite(interval.low):
+        return None
+    return interval.low, _finite(interval.high)
 
 
 def _verdict(
@@ -118,7 +112,7 @@ def _verdict(
         return reason, f"{failed} of {requests} requests failed ({names})"
     if not numbers:
         return "no_answers", f"none of {requests} requests was answered inside the window"
-    limit = max(LAG_MS, LAG_SHARE * numbers["latency_p50_ms"])
+    limit = max(LAG_MS, LAG_SHARE * (numbers["latency_p50_ms"] or 0.0))
     if lag_ms is not None and lag_ms > limit:
         return "client_limited", (
             f"the load generator sent late: p99 of lag {lag_ms:.2f} ms, above {limit:.2f} ms"

@@ -10,11 +10,12 @@ from tuner.errors import TrialFailure
 from tuner.load import doom, steady
 from tuner.load import window as windows
 from tuner.load.base import StageObserver, StagePlan
-from tuner.load.precision import percentile_interval
+from tuner.load.precision import percentile, percentile_interval
 from tuner.load.prepare import Prepared
 from tuner.load.processes import ClientProcesses
 from tuner.load.records import OK
 
+TAIL = 0.99
 MIN_SPAN_S = 0.1
 BEHIND_FLOOR = 50.0
 """Requests not sent in time that are no cause to give up, however low the rate."""
@@ -40,6 +41,7 @@ class Watch:
         self.started_s = self.opened_s = float("inf")
         self.records: np.ndarray | None = None
         """All that is known so far; ``None`` before the first look."""
+        self._read_s = -float("inf")
 
     def look(self, window: bool) -> np.ndarray:
         """Read what came so far.
@@ -65,6 +67,8 @@ class Watch:
 
     def read(self) -> np.ndarray:
         """The records so far, kept in ``records``."""
+        # The clock first: what was answered since then has waited no longer.
+        self._read_s = time.monotonic()
         self.records = self._clients.read()
         return self.records
 
@@ -82,23 +86,32 @@ class Watch:
         return steady.is_steady(_in_order(self.look(window=False)))
 
     def is_precise(self) -> bool:
-        """Whether the p99 is known as well as the plan asks."""
+        """Whether the p99 is known as well as the plan asks.
+
+        A request in flight may still be a slow one. Only requests that were due long enough ago
+        count, as long as the p99 so far: those of them that still wait are beyond it.
+        """
         assert self.records is not None
         window = windows.select_window(
-            self.records, self.opened_s, time.monotonic(), self._closed_loop
+            self.records, self.opened_s, self._read_s, self._closed_loop
         )
-        latencies = window.latencies_ms
-        if not len(latencies):
+        if not window.answered.any():
             return False
-        return percentile_interval(latencies, 0.99).relative_half_width <= self._plan.precision
+        waited_ms = (self._read_s - window.records["due"]) * 1e3
+        known = waited_ms >= percentile(window.latencies_ms, TAIL)
+        if not known.any():
+            return False
+        interval = percentile_interval(window.latencies_of_all_ms[known], TAIL)
+        return interval.relative_half_width <= self._plan.precision
 
     def all_answered(self, closed_s: float) -> bool:
         """Whether every request that was due before the window closed has been answered."""
         records = self.read()
+        mine = (records["due"] >= self.opened_s) & (records["due"] < closed_s)
         if self._closed_loop:
-            return True
+            return not bool((mine & (records["done"] == 0)).any())
+        mine &= records["window"] == 1
         due = int(np.searchsorted(self._prepared.window_arrivals, closed_s - self.opened_s))
-        mine = (records["window"] == 1) & (records["due"] < closed_s)
         return bool(np.count_nonzero(mine & (records["done"] > 0)) >= due)
 
     def _look_at_queue(self, now_s: float, records: np.ndarray) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tuner.load.base import StagePlan
+from tuner.load.precision import percentile
 from tuner.load.records import HTTP_STATUS_OFFSET, OK
 
 UNANSWERED = "UNANSWERED"
@@ -69,6 +70,16 @@ class Window:
         rows = self.records[self.answered]
         return (rows["done"] - rows["due"]) * 1e3
 
+    @property
+    def latencies_of_all_ms(self) -> np.ndarray:
+        """Latency of every request, in due order: ``inf`` for one that failed or got no answer.
+
+        A request that was never answered was slower than all that were; left out, the percentile
+        would be that of the lucky ones.
+        """
+        every: np.ndarray = (self.records["done"] - self.records["due"]) * 1e3
+        return np.where(self.answered, every, np.inf)
+
     def errors(self) -> dict[str, int]:
         """Count of each error status, unanswered requests included."""
         counts = error_counts(self.records)
@@ -98,11 +109,16 @@ def first_error(errors: Mapping[str, int], details: Mapping[str, Any]) -> str | 
 def select_window(
     records: np.ndarray, opened_s: float, closed_s: float, closed_loop: bool
 ) -> Window:
-    """The requests that belong to a window: due in it, or completed in it for a closed loop."""
-    clock = records["done"] if closed_loop else records["due"]
-    inside = (clock >= opened_s) & (clock < closed_s)
-    if not closed_loop:
-        inside &= records["window"] == 1
+    """The requests that belong to a window: due in it, or completed in it for a closed loop.
+
+    What a closed loop sent in the window and never got an answer to belongs to it as well.
+    """
+    due = (records["due"] >= opened_s) & (records["due"] < closed_s)
+    if closed_loop:
+        done = (records["done"] >= opened_s) & (records["done"] < closed_s)
+        inside = done | (due & (records["done"] == 0))
+    else:
+        inside = due & (records["window"] == 1)
     chosen = records[inside]
     return Window(opened_s, closed_s, chosen[np.argsort(chosen["due"], kind="stable")])
 
@@ -133,7 +149,7 @@ def lag_p99_ms(window: Window) -> float | None:
     rows = window.records
     if not len(rows):
         return None
-    return float(np.percentile((rows["sent"] - rows["due"]) * 1e3, 99))
+    return percentile((rows["sent"] - rows["due"]) * 1e3, 0.99)
 
 
 def write_samples(path: Path, window: Window, plan: StagePlan, order: np.ndarray) -> None:

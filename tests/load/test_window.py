@@ -1,0 +1,189 @@
+"""Records of requests into the window's numbers, worked out by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tuner.load.base import StagePlan
+from tuner.load.processes import RECORD_DTYPE
+from tuner.load.summary import summarise
+from tuner.load.window import Window, lag_p99_ms, select_window, status_name, timeline
+
+OPENED_S = 100.0
+
+
+def records(*rows: tuple[float, float, float, int, int]) -> np.ndarray:
+    """Rows of due, sent, done (seconds after the opening; done ``None``-like -1: never), status, window."""
+    table = np.zeros(len(rows), RECORD_DTYPE)
+    for place, (due, sent, done, status, window) in enumerate(rows):
+        table[place] = (
+            OPENED_S + due, OPENED_S + sent, 0.0 if done < 0 else OPENED_S + done, place, status, window
+        )
+    return table
+
+
+def steady(count: int, latency_s: float, lag_s: float = 0.0, over_s: float = 4.0) -> np.ndarray:
+    due = np.arange(count) * over_s / count
+    return records(*((d, d + lag_s, d + lag_s + latency_s, 0, 1) for d in due))
+
+
+def summary(table: np.ndarray, length_s: float = 4.0, **plan: Any) -> Any:
+    window = Window(OPENED_S, OPENED_S + length_s, table)
+    return summarise(
+        StagePlan("", ("m",), Path(), **plan), window, warmup_s=1.0, reason=None, message="",
+        client_cpu_s=0.1, details={},
+    )
+
+
+def test_a_latency_counts_from_the_moment_the_request_was_due() -> None:
+    """A client that was stalled sends late: the wait belongs to the request."""
+    window = Window(OPENED_S, OPENED_S + 4, records((1.0, 1.25, 1.30, 0, 1)))
+    assert window.latencies_ms == pytest.approx([300.0])
+    assert window.latencies_of_all_ms == pytest.approx([300.0])
+    entry = timeline(window)[1]
+    assert entry["latency_p50_ms"] == pytest.approx(300.0)
+    assert entry["latency_max_ms"] == pytest.approx(300.0)
+
+
+def test_lag_is_how_late_the_client_sent() -> None:
+    table = steady(100, 0.005, lag_s=0.002)
+    table["sent"][40] += 0.050
+    assert lag_p99_ms(Window(OPENED_S, OPENED_S + 4, table)) == pytest.approx(2.0)
+    table["sent"][60] += 0.070
+    assert lag_p99_ms(Window(OPENED_S, OPENED_S + 4, table)) == pytest.approx(52.0)
+    assert lag_p99_ms(Window(OPENED_S, OPENED_S + 4, records())) is None
+
+
+def test_a_window_holds_what_was_due_in_it_not_what_was_sent_in_it() -> None:
+    table = records(
+        (-0.01, 0.01, 0.02, 0, 1),  # due before, sent inside
+        (0.0, 0.0, 0.01, 0, 1),
+        (3.99, 4.20, 4.30, 0, 1),  # sent after the close
+        (4.0, 4.0, 4.01, 0, 1),
+        (2.0, 2.0, 2.01, 0, 0),  # of the warm-up's sequence
+    )
+    chosen = select_window(table, OPENED_S, OPENED_S + 4, closed_loop=False)
+    assert (chosen.records["due"] - OPENED_S) == pytest.approx([0.0, 3.99])
+
+
+def test_a_closed_loop_holds_what_was_answered_in_it_and_what_never_was() -> None:
+    table = records(
+        (-0.5, -0.5, 0.1, 0, 0),  # sent before, answered inside
+        (3.9, 3.9, 4.1, 0, 0),  # answered after the close
+        (2.0, 2.0, -1, 0, 0),  # never answered
+        (-2.0, -2.0, -1, 0, 0),  # hung since the warm-up
+        (1.0, 1.0, 1.2, 0, 0),
+    )
+    chosen = select_window(table, OPENED_S, OPENED_S + 4, closed_loop=True)
+    assert (chosen.records["due"] - OPENED_S) == pytest.approx([-0.5, 1.0, 2.0])
+    assert chosen.errors() == {"UNANSWERED": 1}
+
+
+def test_requests_are_put_in_the_order_in_which_they_were_due() -> None:
+    table = records((2.0, 2.0, 2.1, 0, 1), (1.0, 1.0, 1.3, 0, 1))
+    assert select_window(table, OPENED_S, OPENED_S + 4, False).latencies_ms == pytest.approx([300, 100])
+
+
+def test_unanswered_and_failed_requests_are_counted_by_what_became_of_them() -> None:
+    window = Window(OPENED_S, OPENED_S + 4, records(
+        (0.1, 0.1, 0.2, 0, 1), (0.2, 0.2, -1, 0, 1), (0.3, 0.3, -1, 0, 1),
+        (0.4, 0.4, 0.5, 14, 1), (0.5, 0.5, 0.6, 1503, 1), (0.6, 0.6, 0.7, 14, 1),
+    ))
+    assert window.errors() == {"HTTP_503": 1, "UNANSWERED": 2, "UNAVAILABLE": 2}
+    assert np.isinf(window.latencies_of_all_ms).tolist() == [False, True, True, True, True, True]
+    assert window.latencies_ms == pytest.approx([100.0])
+
+
+def test_statuses_have_the_names_of_grpc_or_http() -> None:
+    assert [status_name(s) for s in (0, 4, 8, 14, 16)] == [
+        "OK", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "UNAUTHENTICATED"]
+    assert (status_name(17), status_name(1000), status_name(1429)) == (
+        "STATUS_17", "HTTP_0", "HTTP_429")
+
+
+def test_a_second_of_the_timeline_counts_requests_and_errors() -> None:
+    window = Window(OPENED_S, OPENED_S + 2.5, records(
+        (0.0, 0.0, 0.010, 0, 1), (0.9, 0.9, 0.930, 0, 1), (0.99, 0.99, 1.040, 0, 1),
+        (1.5, 1.5, -1, 0, 1), (2.2, 2.2, 2.3, 14, 1),
+    ))
+    first, second, third = timeline(window)
+    assert (first["second"], first["requests"], first["errors"]) == (0, 3, 0)
+    assert first["latency_p50_ms"] == pytest.approx(30.0)
+    assert first["latency_max_ms"] == pytest.approx(50.0)
+    assert (second["requests"], second["errors"], "latency_p50_ms" in second) == (1, 1, False)
+    assert (third["second"], third["requests"], third["errors"]) == (2, 1, 1)
+
+
+def test_a_server_that_drops_its_slowest_requests_gets_no_better_p99() -> None:
+    table = steady(1_000, 0.005)
+    table["done"] += np.linspace(0, 0.1, 1_000)
+    honest = summary(table)
+    table["done"][-9:] = 0.0
+    dropped = summary(table)
+    assert honest.latency_p99_ms == pytest.approx(dropped.latency_p99_ms)
+    assert dropped.errors == {"UNANSWERED": 9} and dropped.valid
+    assert dropped.error_rate == pytest.approx(0.009)
+    assert dropped.throughput_rps == pytest.approx(991 / 4)
+
+
+def test_a_percentile_among_failed_requests_has_no_value() -> None:
+    table = steady(1_000, 0.005)
+    table["done"][::50] = 0.0  # 2 %
+    found = summary(table, max_error_rate=0.05)
+    assert found.valid and found.latency_p99_ms is None
+    assert found.latency_p95_ms == pytest.approx(5.0)
+    assert found.latency_p99_interval_ms is None or found.latency_p99_interval_ms[1] is None
+    assert not found.precise
+
+
+def test_the_summary_of_known_latencies() -> None:
+    table = steady(400, 0.001)
+    table["done"] += np.arange(400) * 1e-4  # 1.0, 1.1, … 40.9 ms
+    found = summary(table)
+    assert (found.requests, found.window_s) == (400, 4.0)
+    assert found.latency_p50_ms == pytest.approx(1.0 + 0.1 * 199)
+    assert found.latency_p95_ms == pytest.approx(1.0 + 0.1 * 379)
+    assert found.latency_p99_ms == pytest.approx(1.0 + 0.1 * 395)
+    assert found.latency_mean_ms == pytest.approx(1.0 + 0.1 * 199.5)
+    assert found.latency_max_ms == pytest.approx(40.9)
+    assert found.throughput_rps == pytest.approx(100.0)
+    assert found.latency_p99_interval_ms is not None and found.latency_p99_interval_ms[1] is None
+    assert found.details["percentile_rule"] == "ceiling"
+
+
+@pytest.mark.parametrize(("lag_ms", "latency_ms", "valid"), [
+    (0.9, 5.0, True), (1.1, 5.0, False),  # a millisecond is allowed
+    (1.9, 20.0, True), (2.6, 20.0, False),  # or a tenth of the median
+])
+def test_a_client_that_was_late_gives_no_result(lag_ms: float, latency_ms: float, valid: bool) -> None:
+    found = summary(steady(400, latency_ms / 1e3, lag_s=lag_ms / 1e3))
+    assert found.valid is valid
+    assert found.reason == (None if valid else "client_limited")
+    assert found.client_lag_p99_ms == pytest.approx(lag_ms)
+
+
+def test_a_closed_loop_has_no_lag() -> None:
+    assert summary(steady(400, 0.005, lag_s=0.1), pattern="closed").client_lag_p99_ms is None
+
+
+@pytest.mark.parametrize(("lost", "status", "reason"), [
+    (10, -1, None), (11, -1, "overloaded"), (10, 14, None), (11, 14, "errors"),
+])
+def test_more_failures_than_are_allowed_make_no_result(lost: int, status: int, reason: str | None) -> None:
+    table = steady(1_000, 0.005)
+    if status < 0:
+        table["done"][:lost] = 0.0
+    else:
+        table["status"][:lost] = status
+    assert summary(table).reason == reason
+
+
+def test_a_window_without_an_answer_says_so() -> None:
+    table = steady(10, 0.005)
+    table["status"][:] = 14
+    found = summary(table, max_error_rate=1.0)
+    assert (found.reason, found.latency_p99_ms, found.throughput_rps) == ("no_answers", None, None)
