@@ -78,7 +78,7 @@ def test_a_stage_fills_the_whole_record(server: Any, make_plan: Any, tmp_path: P
     assert result.latency_p99_ms <= result.latency_max_ms
     low, high = result.latency_p99_interval_ms
     assert low <= result.latency_p99_ms * 1.001
-    assert high <= result.latency_max_ms
+    assert high is None or result.latency_p99_ms <= high <= result.latency_max_ms
     assert result.client_cpu_s > 0
     assert [entry["second"] for entry in result.timeline] == [0, 1]
     assert sum(entry["requests"] for entry in result.timeline) == result.requests

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.load.queues import RATE_RPS, truth
 from tests.metronome import in_time
 from tuner.load import run_stage
-from tuner.load.scripted import Bimodal, Constant, Law, ScriptedServer, Stall
+from tuner.load.scripted import Bimodal, Constant, Law, Lognormal, ScriptedServer, Stall
 from tuner.measurement import StageResult
 
 WINDOW_S = 2.0
@@ -109,3 +110,26 @@ def test_a_stall_is_charged_to_every_request_that_was_due_in_it(
     stalled = expected > 0
     assert stalled.sum() > 0.1 * len(expected)
     assert np.all(samples["latency_ms"][stalled] >= expected[stalled] - 0.5)
+
+
+def test_the_interval_of_a_live_queue_holds_its_p99(make_plan: Any) -> None:
+    """A server of one request at a time, busy half of the time: its p99 is the M/G/1 queue's."""
+    rate_rps, load, seeds = 100.0, 0.5, range(5)
+    true = truth(f"M/G/1 {load}", 0.99) * RATE_RPS / rate_rps
+
+    def misses() -> list[Any]:
+        found = []
+        for seed in seeds:
+            with ScriptedServer(Lognormal(load / rate_rps * 1e3, seed=seed), concurrency=1) as server:
+                result = run_stage(make_plan(
+                    server.grpc_address, rate_rps=rate_rps, precision=0.2, seed=seed,
+                    min_duration_s=2.0, max_duration_s=4.0,
+                ))
+            assert result.latency_p99_interval_ms is not None
+            low, high = result.latency_p99_interval_ms
+            if low > true or (high is not None and high < true):
+                found.append((seed, low, high))
+        return found
+
+    found = in_time(misses, lambda missed: len(missed) > 1)
+    assert len(found) <= 1, (true, found)

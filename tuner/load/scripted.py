@@ -17,9 +17,9 @@ from typing import Self
 
 import tuner
 from tuner import inherited
-from tuner.load.fake.laws import Bimodal, Constant, Instant, Law, Stall, to_json
+from tuner.load.fake.laws import Bimodal, Constant, Instant, Law, Lognormal, Stall, to_json
 
-__all__ = ["Bimodal", "Constant", "Instant", "Law", "ScriptedServer", "Stall"]
+__all__ = ["Bimodal", "Constant", "Instant", "Law", "Lognormal", "ScriptedServer", "Stall"]
 
 
 class ScriptedServer:

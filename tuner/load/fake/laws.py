@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -64,7 +65,20 @@ class Stall:
         return max(0.0, self.stall_ms / 1e3 - into) + self.otherwise_ms / 1e3
 
 
-LAWS = {law.__name__: law for law in (Instant, Constant, Bimodal, Stall)}
+@dataclass(frozen=True)
+class Lognormal:
+    """Service times of a lognormal law; with one request at a time the server is an M/G/1 queue."""
+
+    mean_ms: float = 5.0
+    sigma: float = 0.8
+    seed: int = 0
+
+    def delay_s(self, arrived_s: float, number: int) -> float:
+        drawn = random.Random(self.seed * 1_000_003 + number).gauss(0.0, self.sigma)
+        return self.mean_ms / 1e3 * math.exp(drawn - self.sigma**2 / 2)
+
+
+LAWS = {law.__name__: law for law in (Instant, Constant, Bimodal, Stall, Lognormal)}
 
 
 def to_json(law: Any) -> dict[str, Any]:
