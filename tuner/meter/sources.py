@@ -88,11 +88,14 @@ def measure_idle(meter: Meter, seconds: float, *, pids: Sequence[int] = ()) -> f
     """Average watts over ``seconds`` in which nothing is asked of the machine.
 
     Set the result as ``meter.idle_w``: later readings then carry ``idle_w`` and ``net_j``. The time
-    is measured in windows of at least half a second; with three or more of them the baseline's
-    confidence interval is known too and set as ``meter.idle_interval_w``.
+    is measured in windows of at least half a second; with four or more of them the baseline's
+    interval is known too and set as ``meter.idle_interval_w``.
 
     Args:
         pids: the caller's own processes, not charged to the baseline where the source can tell.
+
+    Raises:
+        UnavailableError: the source was read, but what it says is no result.
     """
     if seconds <= 0:
         raise UsageError(f"the idle baseline needs more than 0 seconds, not {seconds:g}")
@@ -104,5 +107,8 @@ def measure_idle(meter: Meter, seconds: float, *, pids: Sequence[int] = ()) -> f
             time.sleep(seconds / windows)
         finally:
             readings.append(meter.close())
+    for reading in readings:
+        if reading.why_no_result:
+            raise UnavailableError(f"no idle baseline: {reading.why_no_result[1]}")
     meter.idle_interval_w = mean_interval([r.server_j / r.window_s for r in readings])
     return sum(r.server_j for r in readings) / sum(r.window_s for r in readings)
