@@ -58,6 +58,11 @@ class Bench:
     """Whether a stage that other work on the machine disturbed twice is a failure."""
 
 
+WINDOW_LIMIT = 0.02
+WINDOW_SLACK_S = 0.05
+"""How far the meter's window may be from the latencies': 2 % of it, and what it takes to open one."""
+
+
 class MeteredWindow:
     """Opens the meter with the load's measured window, and ends the stage when the server dies."""
 
@@ -79,6 +84,19 @@ class MeteredWindow:
                 self.reading = self._meter.close()
             except UnavailableError as error:
                 self.lost = str(error)
+
+    def compare(self, stage: StageResult) -> None:
+        """Take no energy of another window than the latencies', such as after a pause (SIGSTOP)."""
+        reading = self.reading
+        if reading is None or reading.invalid is not None:
+            return
+        apart_s = abs(reading.window_s - stage.window_s)
+        if apart_s > max(WINDOW_LIMIT * stage.window_s, WINDOW_SLACK_S):
+            why = (
+                f"the energy is of {reading.window_s:.3g} s and the latencies of "
+                f"{stage.window_s:.3g} s; was the study or the machine paused?"
+            )
+            self.reading = replace(reading, invalid=why, invalid_reason="energy_window")
 
     def should_stop(self) -> str | None:
         failure = self._deployment.failure()
@@ -180,9 +198,11 @@ class TrialRunner:
     ) -> tuple[StageResult, MeteredWindow]:
         window = MeteredWindow(self.bench.meter, deployment)
         try:
-            return run_stage(plan, window), window
+            result = run_stage(plan, window)
         finally:
             window.window_closed()
+        window.compare(result)
+        return result, window
 
     def _deployment(self, configuration: Configuration, others: int, workdir: Path) -> Deployment:
         whole = {**self.bench.fixed, **configuration}
@@ -264,6 +284,8 @@ def _late(result: StageResult) -> str | None:
 
 def _crowded(reading: EnergyReading | None) -> str | None:
     """Whether others used much of the machine in the window, where the meter tells who used it."""
+    if reading is not None and reading.invalid_reason in ("energy_disturbed", "energy_window"):
+        return reading.invalid
     if reading is None or "rest_cpu_s" not in reading.details:
         return None
     share = reading.details["rest_cpu_s"] / (reading.details["cpus"] * reading.window_s)
