@@ -7,8 +7,8 @@ one side of the truth from end to end, and taking its parts for independent (bat
 Student's quantile) holds the truth in 30 to 80 % of the windows where 95 % is printed.
 
 So the parts are taken for a first-order autoregression whose correlation is itself unknown. It is
-averaged over, weighed by how well each value explains the parts, with a flat prior on
-``CORRELATIONS`` and the usual ones, uniform and 1/scale, on mean and scale; given the correlation the
+averaged over, weighed by how well each value explains the parts, with equal prior weight on each of
+``CORRELATIONS`` and the usual priors, uniform and 1/scale, on mean and scale; given the correlation the
 mean is Student's (Box, Jenkins, Reinsel and Ljung, *Time Series Analysis*, 2015, ch. 7; Zellner, *An
 Introduction to Bayesian Inference in Econometrics*, 1971, ch. 4). Such an interval rests on what was
 seen and not on when it was decided to stop (Berger and Wolpert, *The Likelihood Principle*, 1988),
@@ -29,8 +29,9 @@ BATCH_S = 0.9
 """Least length of a part: a second, less the jitter of whoever looks once a second."""
 MIN_BATCHES = 4
 LEVEL = 0.95
-CORRELATIONS = tuple(step / 20 for step in range(19))
-"""Of a part with the one before. Beyond these no window of seconds tells its mean."""
+CORRELATIONS = tuple(1 - (1 - 0.9 * step / 24) ** 2 for step in range(25))
+"""Of a part with the one before, 0 to 0.99; evenly spaced in ``sqrt(1 - correlation)``, which leans
+to the high ones, where a flat grid held the truth in 85 % of the windows at 0.8."""
 
 Interval = tuple[float, float]
 
