@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import stdtrit
 
-from tuner.meter.uncertainty import MIN_BATCHES, half_width_j, mean_half_width
+from tuner.meter.uncertainty import CORRELATIONS, MIN_BATCHES, half_width_j, mean_half_width
 
 WINDOWS = 150
 LONGEST_S = 30
@@ -88,8 +88,6 @@ def test_it_follows_the_scale_and_not_the_level():
 def test_it_is_the_exact_width_of_the_mixture_of_students():
     """The same by adding up the densities on a fine grid, for the parts of one window."""
     watts = np.array([10.0, 12.0, 9.0, 14.0, 11.0])
-    from tuner.meter.uncertainty import CORRELATIONS
-
     means = np.linspace(-400, 400, 400_001)
     density = np.zeros_like(means)
     for rho in CORRELATIONS:

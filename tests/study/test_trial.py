@@ -131,6 +131,53 @@ def crowded(monkeypatch: pytest.MonkeyPatch, *rest_s: float) -> None:
     monkeypatch.setattr(FakeMeter, "close", close)
 
 
+@pytest.mark.parametrize(
+    ("energy_s", "fits"), [(10.0, True), (10.19, True), (10.21, False), (9.79, False), (25.5, False)]
+)
+def test_latencies_and_energy_of_windows_of_different_length_are_no_pair(
+    runner: TrialRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, energy_s: float, fits: bool
+) -> None:
+    """As when the study is stopped (SIGSTOP) over the window's end."""
+    whole = FakeMeter.close
+    monkeypatch.setattr(FakeMeter, "close", lambda self: replace(whole(self), window_s=energy_s,
+                                                                 gross_j=10 * energy_s))
+    rates = stages(monkeypatch, *[stage(window_s=10.0)] * (1 if fits else 2))
+    (outcome,) = run(runner, tmp_path)
+    assert isinstance(outcome, Measurement) and outcome.energy is not None
+    assert len(rates) == (1 if fits else 2)  # a pause passes, so it is measured once more
+    assert (outcome.metrics()["energy_per_request_j"] is not None) == fits
+    if not fits:
+        reason, message = outcome.why_unmeasured("energy_per_request_j")
+        assert reason == "energy_window"
+        assert f"{energy_s:.3g} s and the latencies of 10 s" in message and "paused" in message
+
+
+def test_a_pause_over_the_end_of_the_window_is_measured_again(
+    runner: TrialRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths, whole = iter([25.5, 10.0]), FakeMeter.close
+    monkeypatch.setattr(FakeMeter, "close", lambda self: replace(whole(self), gross_j=100.0,
+                                                                 window_s=next(lengths)))
+    stages(monkeypatch, *[stage(window_s=10.0)] * 2)
+    (outcome,) = run(runner, tmp_path)
+    assert "paused" in outcome.stage.details["disturbed_before"]
+    assert outcome.stage.details["disturbed"] is None
+    assert outcome.metrics()["energy_per_request_j"] == pytest.approx(100.0 / (25.0 * 10))
+
+
+def test_a_reading_that_others_disturbed_is_measured_again_and_then_no_energy(
+    runner: TrialRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = FakeMeter.close
+    monkeypatch.setattr(FakeMeter, "close", lambda self: replace(
+        whole(self), window_s=4.0, invalid="other work took 30%", invalid_reason="energy_disturbed"))
+    rates = stages(monkeypatch, stage(), stage())
+    (outcome,) = run(runner, tmp_path)
+    assert len(rates) == 2 and outcome.metrics()["power_average_w"] is None
+    assert outcome.why_unmeasured("energy_per_request_j") == (
+        "energy_disturbed", "other work took 30%")
+
+
 def test_a_window_that_others_shared_is_measured_again(
     runner: TrialRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
