@@ -72,6 +72,8 @@ class MeteredWindow:
         self.reading: EnergyReading | None = None
         self.lost: str | None = None
         """Why the energy is missing, when the source vanished inside the window."""
+        self.paused: str | None = None
+        """That the meter's window went on for longer than the latencies': a pause, which passes."""
 
     def window_opened(self, client_pids: Sequence[int]) -> None:
         self._meter.open(self._deployment.pids(), client_pids)
@@ -97,6 +99,7 @@ class MeteredWindow:
                 f"{stage.window_s:.3g} s; was the study or the machine paused?"
             )
             self.reading = replace(reading, invalid=why, invalid_reason="energy_window")
+            self.paused = why if reading.window_s > stage.window_s else None
 
     def should_stop(self) -> str | None:
         failure = self._deployment.failure()
@@ -165,7 +168,7 @@ class TrialRunner:
             return self._stage(plan, deployment)
 
         result, window = attempt()
-        disturbed = _disturbed(result, window.reading) or _late(result)
+        disturbed = _disturbed(result, window.reading) or _late(result) or window.paused
         if disturbed is not None and deployment.failure() is None:
             # Once again: the first one says more of the machine's neighbours than of the server.
             if not result.valid:
@@ -284,7 +287,7 @@ def _late(result: StageResult) -> str | None:
 
 def _crowded(reading: EnergyReading | None) -> str | None:
     """Whether others used much of the machine in the window, where the meter tells who used it."""
-    if reading is not None and reading.invalid_reason in ("energy_disturbed", "energy_window"):
+    if reading is not None and reading.invalid_reason == "energy_disturbed":
         return reading.invalid
     if reading is None or "rest_cpu_s" not in reading.details:
         return None

@@ -159,8 +159,8 @@ def test_a_package_that_stands_still_is_no_result(monkeypatch, clock):
         reading = meter.close()
         assert reading.why_no_result == (
             "energy_still",
-            f"{still.name}: the energy counter stood still for 10 s, with the CPUs busy 50% of the "
-            "time",
+            f"{still.name}: the energy counter stood still for 10 s, with the CPUs busy "
+            + "50% of the time",
         )
 
 
