@@ -109,7 +109,7 @@ class EnergyReading:
     resolution_j: float | None = None
     """What the source cannot tell from nothing in any one window; ``None`` = unknown."""
     others_j: float | None = None
-    """Work of processes that are neither the server's nor the client's; ``None`` = cannot be told,
+    """Joules of processes that are neither the server's nor the client's; ``None`` = cannot be told,
     and then it is in ``server_j``."""
     invalid: str | None = None
     """In words why this is no result, or ``None``. What was read is kept, as evidence."""
