@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,13 +13,14 @@ from tuner.deploy.base import Deployer, Deployment, DeploymentRequest, ModelToSe
 from tuner.deploy.knobs import server_identity
 from tuner.errors import TrialFailure, UnavailableError
 from tuner.load import (
+    Neighbours,
     StagePlan,
     calibrate,
     disturbance,
     placement,
     rate_for,
     run_stage,
-    wait_until_calm,
+    wait_until_quiet,
 )
 from tuner.measurement import (
     Configuration,
@@ -34,9 +35,8 @@ from tuner.measurement import (
 from tuner.meter.base import Meter
 from tuner.space import Settings
 
-CROWD_LIMIT = 0.10
-"""Share of the machine's CPU time that others may use in a measured window. A quiet two-core
-machine shows 0.00 to 0.04; a tenth of it is some 0.8 W of 11 W."""
+QUIET_WAIT_S = 60.0
+"""How long a recording waits for a quiet machine before it measures a disturbed stage once more."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ class Bench:
     """Models to serve beside the tuned one, as many as the factor ``other_models`` asks for."""
     only_calm: bool = False
     """Whether a stage that other work on the machine disturbed twice is a failure."""
+    wait_for_quiet_s: float = 0.0
+    """How long to wait for a quiet machine before a disturbed stage is measured once more."""
 
 
 class MeteredWindow:
@@ -83,6 +85,9 @@ class MeteredWindow:
     def should_stop(self) -> str | None:
         failure = self._deployment.failure()
         return None if failure is None else failure[1]
+
+
+Attempt = tuple[Deployment, StageResult, MeteredWindow]
 
 
 class TrialRunner:
@@ -140,49 +145,60 @@ class TrialRunner:
         others = int(level.get("other_models", 0))
         load = level.get("load", self.bench.settings.load)
         assert not isinstance(load, bool)
-        deployment = self._deployment(configuration, others, workdir)
+        whole = {**self.bench.fixed, **configuration}
 
-        def attempt() -> tuple[StageResult, MeteredWindow]:
-            plan = self.plan(deployment, {**self.bench.fixed, **configuration}, load, workdir)
-            return self._stage(plan, deployment)
+        def attempt() -> Attempt:
+            deployment = self._deployment(configuration, others, workdir)
+            return deployment, *self._stage(self.plan(deployment, whole, load, workdir), deployment)
 
-        result, window = attempt()
-        disturbed = _disturbed(result, window.reading) or _late(result)
-        if disturbed is not None and deployment.failure() is None:
-            # Once again: the first one says more of the machine's neighbours than of the server.
-            if not result.valid:
-                self.end_server()  # what it still has to answer would pass for other work
-                deployment = self._deployment(configuration, others, workdir)
-            if self.bench.only_calm:
-                wait_until_calm()
-            result, window = attempt()
-            still = _disturbed(result, window.reading)
-            again = {"disturbed_before": disturbed, "disturbed": still or _late(result)}
-            result = replace(result, details={**result.details, **again})
-            if still is not None and self.bench.only_calm and deployment.failure() is None:
-                return Failure("disturbed", still, "", {"stage": to_json(result)})
+        deployment, result, window = attempt()
+        if _disturbed(result) is not None and deployment.failure() is None:
+            # The first one says more of the machine's neighbours than of the server.
+            deployment, result, window = self._once_more(result, deployment, attempt)
         described = to_json(deployment.describe())
         died = deployment.failure()
         _keep_log(deployment, workdir)
+        partial = {"stage": to_json(result)}
         if died is not None:
-            return Failure(died[0], died[1], deployment.log_tail(), {"stage": to_json(result)})
+            return Failure(died[0], died[1], deployment.log_tail(), partial)
+        others = disturbance(result.details)
+        if others is not None and self.bench.only_calm:
+            return Failure("disturbed", others, "", partial)
         if not result.valid:
+            message = result.message
+            if others is not None:
+                message += f"; {others}, which may be why"
             return Failure(
-                result.reason or "internal", result.message, deployment.log_tail(),
-                {"stage": to_json(result), "deployment": described},
+                result.reason or "internal", message, deployment.log_tail(),
+                {**partial, "deployment": described},
             )
         if window.lost is not None:
-            return Failure("energy_lost", window.lost, "", {"stage": to_json(result)})
+            return Failure("energy_lost", window.lost, "", partial)
         return Measurement(stage=result, energy=window.reading, deployment=described)
+
+    def _once_more(
+        self, first: StageResult, deployment: Deployment, attempt: Callable[[], Attempt]
+    ) -> Attempt:
+        """Measure a disturbed stage again; its record keeps what disturbed the first one."""
+        if not first.valid:
+            self.end_server()  # what it still has to answer would pass for other work
+        wait_s = max(self.bench.wait_for_quiet_s, QUIET_WAIT_S if self.bench.only_calm else 0.0)
+        if wait_s:
+            wait_until_quiet(wait_s, deployment.pids if first.valid else tuple)
+        deployment, result, window = attempt()
+        told = {"disturbed_before": _disturbed(first), "disturbed": _disturbed(result)}
+        return deployment, replace(result, details={**result.details, **told}), window
 
     def _stage(
         self, plan: StagePlan, deployment: Deployment
     ) -> tuple[StageResult, MeteredWindow]:
         window = MeteredWindow(self.bench.meter, deployment)
+        beside = Neighbours(deployment.pids, window)
         try:
-            return run_stage(plan, window), window
+            result = run_stage(plan, beside)
         finally:
             window.window_closed()
+        return beside.judged(result), window
 
     def _deployment(self, configuration: Configuration, others: int, workdir: Path) -> Deployment:
         whole = {**self.bench.fixed, **configuration}
@@ -252,24 +268,13 @@ class TrialRunner:
         return self.capacity_rps
 
 
-def _disturbed(result: StageResult, reading: EnergyReading | None) -> str | None:
-    """What other work, or the hypervisor, made of the stage."""
-    return disturbance(result.details) or _crowded(reading)
+def _disturbed(result: StageResult) -> str | None:
+    """What disturbed a stage: other work, the hypervisor, or what was too late for either to show.
 
-
-def _late(result: StageResult) -> str | None:
-    """That the client was late: on a small machine mostly a neighbour's doing."""
-    return result.message if result.reason == "client_limited" else None
-
-
-def _crowded(reading: EnergyReading | None) -> str | None:
-    """Whether others used much of the machine in the window, where the meter tells who used it."""
-    if reading is None or "rest_cpu_s" not in reading.details:
-        return None
-    share = reading.details["rest_cpu_s"] / (reading.details["cpus"] * reading.window_s)
-    if share <= CROWD_LIMIT:
-        return None
-    return f"other work used {share:.0%} of the machine in the measured window"
+    A client that was late is on a small machine mostly a neighbour's doing.
+    """
+    late = result.message if result.reason == "client_limited" else None
+    return disturbance(result.details) or late
 
 
 def _keep_log(deployment: Deployment, workdir: Path) -> None:
