@@ -100,6 +100,8 @@ class TrialRunner:
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.capacity_rps: float | None = None
+        self.calibration_disturbed: str | None = None
+        """What disturbed the closed loop that found the capacity, in words."""
         self._kept: tuple[Any, Deployment, ExitStack] | None = None
 
     def __enter__(self) -> Self:
@@ -259,7 +261,9 @@ class TrialRunner:
         try:
             deployment = self._deployment({}, 0, workdir)
             plan = self.plan(deployment, self.bench.fixed, 1.0, workdir)
-            self.capacity_rps = calibrate(plan, clients=clients, duration_s=duration_s)
+            beside = Neighbours(deployment.pids)
+            self.capacity_rps = calibrate(plan, clients, duration_s, beside)
+            self.calibration_disturbed = beside.disturbance()
         except TrialFailure as failure:
             log_tail = self._kept[1].log_tail() if self._kept else failure.log_tail
             raise TrialFailure(failure.reason, failure.message, log_tail) from None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from tuner.load import machine
 from tuner.load.base import StageObserver
@@ -52,10 +53,15 @@ class Neighbours:
 
         A stage that ended before its window opened is judged by the whole of it.
         """
-        details = dict(result.details)
-        if self._window is None:
-            if (whole := self._stage.ended()) is not None:
-                details["machine_stage"] = whole
-        elif self._told is not None:
-            details["machine_window"] = {**self._told, **details.get("machine_window", {})}
+        details = {**result.details, **self._shares(result.details.get("machine_window"))}
         return replace(result, details={**details, "disturbed": machine.disturbance(details)})
+
+    def disturbance(self) -> str | None:
+        """The same without a record, from what was seen here alone."""
+        return machine.disturbance(self._shares(None))
+
+    def _shares(self, window: Mapping[str, float] | None) -> dict[str, Any]:
+        if self._window is None:
+            whole = self._stage.ended()
+            return {} if whole is None else {"machine_stage": whole}
+        return {} if self._told is None else {"machine_window": {**self._told, **(window or {})}}

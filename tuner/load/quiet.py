@@ -61,7 +61,8 @@ def look(seconds: float = LOOK_S, server_pids: Sequence[int] | None = ()) -> Loo
             used[short] = used.get(short, 0.0) + cpu_s - earlier_s
     whole_s = (time.monotonic() - began_s) * (psutil.cpu_count() or 1)
     programs = tuple(
-        (name, cpu_s / whole_s) for name, cpu_s in sorted(used.items(), key=lambda one: -one[1])[:NAMED]
+        (name, cpu_s / whole_s)
+        for name, cpu_s in sorted(used.items(), key=lambda one: -one[1])[:NAMED]
         if cpu_s / whole_s >= _WORTH_NAMING
     )
     return Look(told["others"], told["steal"] or 0.0, programs)
