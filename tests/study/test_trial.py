@@ -291,3 +291,17 @@ def test_another_configuration_gets_a_server_of_its_own(
     run(runner, tmp_path, tensorflow_intra_op_parallelism=2)
     assert deployer.deployed == 2
     assert len(deployer.alive) == 1
+
+
+def test_a_calibration_beside_other_work_says_so(
+    runner: TrialRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The load levels of a whole study are shares of this capacity."""
+    stages(monkeypatch, stage(), others=(0.5, 0.02))
+    monkeypatch.setattr("tuner.load.levels.run_stage", trial.run_stage)
+    runner.calibrate(tmp_path, clients=2, duration_s=1.0)
+    assert "50% of the machine" in str(runner.calibration_disturbed)
+    stages(monkeypatch, stage(), others=(0.02,))
+    monkeypatch.setattr("tuner.load.levels.run_stage", trial.run_stage)
+    runner.calibrate(tmp_path, clients=2, duration_s=1.0)
+    assert runner.calibration_disturbed is None

@@ -114,23 +114,19 @@ def measure_idle(
         return meter.known_idle_w
     begun_s = time.monotonic()
     while True:
-        readings, others = _idle_windows(meter, seconds, pids)
-        if others is None or others <= IDLE_CROWD_LIMIT:
+        readings, why = _idle_windows(meter, seconds, pids)
+        if why is None:
             break
         if time.monotonic() - begun_s >= wait_s:
-            raise UnavailableError(
-                f"no idle baseline: other work used {others:.0%} of the machine while it was "
-                f"measured, and {meter.name} cannot tell it apart"
-            )
+            raise UnavailableError(f"no idle baseline: {why}")
     meter.idle_interval_w = mean_interval([r.server_j / r.window_s for r in readings])
     return sum(r.server_j for r in readings) / sum(r.window_s for r in readings)
 
 
 def _idle_windows(
     meter: Meter, seconds: float, pids: Sequence[int]
-) -> tuple[list[EnergyReading], float | None]:
-    """Readings of windows in a row, and the share of the machine that others had in all of them;
-    ``None`` where that is not in the readings, or can't be told."""
+) -> tuple[list[EnergyReading], str | None]:
+    """Readings of windows in a row, and in words why they are of no idle machine, else ``None``."""
     windows = max(1, int(seconds / IDLE_WINDOW_S))
     readings: list[EnergyReading] = []
     machine = CpuWindow((), pids) if set(meter.name.split("+")) & set(_PROCESSOR) else None
@@ -151,6 +147,11 @@ def _idle_windows(
         shares = machine.close()
     except UnavailableError:
         return readings, None  # the system does not count its time
-    if all(getattr(reading, "others_j", None) is not None for reading in readings):
+    others = shares.rest_s / (shares.cpus * shares.window_s)
+    told_apart = all(getattr(reading, "others_j", None) is not None for reading in readings)
+    if told_apart or others <= IDLE_CROWD_LIMIT:
         return readings, None
-    return readings, shares.rest_s / (shares.cpus * shares.window_s)
+    return readings, (
+        f"other work used {others:.0%} of the machine while it was measured, and {meter.name} "
+        "cannot tell it apart"
+    )
