@@ -60,7 +60,6 @@ class ServingEvaluator:
         """
         facts = dict(facts)
         if facts.get("idle_w") is None:
-            note(f"measuring the idle baseline ({IDLE_S:g} s)")
             facts |= self._idle_baseline(note)
         self._runner.bench.meter.idle_w = facts.get("idle_w")
         interval_w = facts.get("idle_interval_w")
@@ -99,6 +98,8 @@ class ServingEvaluator:
         """
         source = self._runner.bench.meter
         wait_s = max(self._options.wait_for_quiet_s, meter.IDLE_WAIT_S)
+        if source.known_idle_w is None:
+            note(f"measuring the idle baseline ({IDLE_S:g} s)")
         try:
             idle_w = meter.measure_idle(source, IDLE_S, wait_s=wait_s)
         except UnavailableError as error:

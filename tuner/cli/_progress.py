@@ -88,7 +88,7 @@ class Progress:
         else:
             last = f"failed: {record.reason} ({record.message[:120]})"
         if (why := _quiet.disturbed(record)) is not None:
-            last += f" | DISTURBED: {why}"
+            last += " | DISTURBED" if why in record.message else f" | DISTURBED: {why}"
         best = ", ".join(_format.metric(n, v) for n, v in zip(names, self._best))
         where = f" @{_format.configuration(levels)}" if levels else ""
         if not record.is_finished:
