@@ -159,6 +159,12 @@ def test_the_baseline_leaves_the_callers_own_work_out():
     assert meter.windows == [((), (7,))]
 
 
+def test_the_baseline_of_an_estimate_is_its_models_constant_however_busy_the_machine_is():
+    meter = CpuTimeMeter(10, 50)
+    assert measure_idle(meter, 60.0) == 10
+    assert meter.idle_interval_w == (10, 10)
+
+
 def test_a_baseline_needs_time():
     with pytest.raises(UsageError, match="more than 0 seconds"):
         measure_idle(FakeMeter(), 0)

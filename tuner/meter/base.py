@@ -20,6 +20,8 @@ class Meter(ABC):
     here; every later reading then carries ``idle_w`` and ``net_j``."""
     idle_interval_w: tuple[float, float] | None = None
     """95 % confidence interval of ``idle_w``; ``None`` = unknown."""
+    known_idle_w: float | None = None
+    """The idle baseline where it is a constant of the source's model, and so is never measured."""
 
     @abstractmethod
     def open(self, server_pids: Sequence[int] = (), client_pids: Sequence[int] = ()) -> None:

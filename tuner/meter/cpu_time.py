@@ -39,6 +39,7 @@ class CpuTimeMeter(Meter):
 
     def __init__(self, idle_w: float | None = None, max_w: float | None = None) -> None:
         self.model: PowerModel = power_model(idle_w, max_w)
+        self.known_idle_w = self.model.idle_w
         self._window: CpuWindow | None = None
 
     def describe(self) -> str:
