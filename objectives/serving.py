@@ -10,12 +10,14 @@ from typing import Any
 
 from tuner import deploy, load, machine, meter, models, workloads
 from tuner.deploy.base import ModelToServe
+from tuner.errors import UnavailableError
 from tuner.measurement import Configuration, Outcome, Scalar
 from tuner.space import Space
 from tuner.trial import Bench, TrialRunner
 
 CALIBRATION_S = 3.0
 IDLE_S = 2.0
+NET_ENERGY = "energy_net_per_request_j"
 Note = Callable[[str], None]
 
 
@@ -32,6 +34,8 @@ class Options:
     max_w: float | None = None
     only_calm: bool = False
     """As ``trial.Bench``: no measurement beside other work on the machine."""
+    wait_for_quiet_s: float = 0.0
+    """As ``trial.Bench``, and for the idle baseline."""
 
 
 class ServingEvaluator:
@@ -56,10 +60,8 @@ class ServingEvaluator:
         """
         facts = dict(facts)
         if facts.get("idle_w") is None:
-            note(f"measuring the idle baseline ({IDLE_S:g} s)")
-            facts["idle_w"] = meter.measure_idle(self._runner.bench.meter, IDLE_S)
-            facts["idle_interval_w"] = self._runner.bench.meter.idle_interval_w
-        self._runner.bench.meter.idle_w = facts["idle_w"]
+            facts |= self._idle_baseline(note)
+        self._runner.bench.meter.idle_w = facts.get("idle_w")
         interval_w = facts.get("idle_interval_w")
         self._runner.bench.meter.idle_interval_w = tuple(interval_w) if interval_w else None
         loads = self._space.factors.get("load", (self._space.settings.load,))
@@ -75,12 +77,39 @@ class ServingEvaluator:
                     clients=clients, duration_s=CALIBRATION_S,
                 )
                 facts["capacity_clients"] = clients
+                facts["capacity_disturbed"] = self._runner.calibration_disturbed
+                if facts["capacity_disturbed"] is not None:
+                    note(
+                        f"the capacity is of what others left: {facts['capacity_disturbed']}; the "
+                        "load levels of this study are shares of it"
+                    )
             self._runner.capacity_rps = facts["capacity_rps"]
             rates = ", ".join(
                 f"{level} {load.rate_for(level, facts['capacity_rps']):.3g}" for level in load.LEVELS
             )
             note(f"capacity {facts['capacity_rps']:.3g} requests/s; levels: {rates}")
         return facts
+
+    def _idle_baseline(self, note: Note) -> dict[str, Any]:
+        """The baseline as facts; none from a busy machine, unless the study cannot do without.
+
+        Raises:
+            UnavailableError: the machine stays busy, and the space asks for the energy above idle.
+        """
+        source = self._runner.bench.meter
+        wait_s = max(self._options.wait_for_quiet_s, meter.IDLE_WAIT_S)
+        if source.known_idle_w is None:
+            note(f"measuring the idle baseline ({IDLE_S:g} s)")
+        try:
+            idle_w = meter.measure_idle(source, IDLE_S, wait_s=wait_s)
+        except UnavailableError as error:
+            named = [o.name for o in self._space.objectives]
+            named += [c.metric for c in self._space.constraints]
+            if NET_ENERGY in named:
+                raise UnavailableError(f"{error}, and this space needs {NET_ENERGY}") from None
+            note(f"{error}; the energy above idle stays unknown until a run on a quiet machine")
+            return {}
+        return {"idle_w": idle_w, "idle_interval_w": source.idle_interval_w}
 
     def evaluate(
         self,
@@ -137,6 +166,7 @@ def open(space: Space, options: Options, note: Note) -> Iterator[ServingEvaluato
             seed=options.seed,
             others=others,
             only_calm=options.only_calm,
+            wait_for_quiet_s=options.wait_for_quiet_s,
         )
         with TrialRunner(bench) as runner:
             try:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from tuner.errors import UnavailableError
 
 Scalar = bool | int | float | str
 Configuration = Mapping[str, Scalar]
@@ -24,6 +27,10 @@ REASONS: Mapping[str, str] = {
     "no_answers": "the server fell silent: no request was answered any more, or none in the window",
     "energy_lost": "the energy source vanished inside the measured window",
     "energy_unresolved": "the energy above idle is less than the source can tell from nothing",
+    "energy_disturbed": "other work drew too much of the energy, and the source cannot tell it apart",
+    "energy_still": "the energy counter stood still, or what it counted is nothing",
+    "energy_window": "the energy is of a longer or shorter window than the latencies",
+    "energy_untold": "what the system says of its CPU time does not fit together",
     "killed": "the study was killed while the trial ran; does not count as finished",
     "disturbed": "other work took part of the machine, twice; does not count as finished",
     "internal": "tuner itself failed; the traceback is in the log",
@@ -80,9 +87,13 @@ def configuration_key(configuration: Configuration) -> tuple[tuple[str, str], ..
 class EnergyReading:
     """What one meter saw between its window's opening and closing.
 
-    ``gross_j`` is everything in the meter's domains; ``client_j`` the load generator's share
-    where the source can tell it apart, never charged to the server; ``net_j`` is gross less the
-    client's share less the idle baseline (``idle_w`` x window) where a baseline was measured.
+    ``gross_j`` is everything in the meter's domains; ``client_j`` the load generator's share and
+    ``others_j`` that of every other process, where the source can tell them apart, neither ever
+    charged to the server; ``net_j`` is what the server is charged with less the idle baseline
+    (``idle_w`` x window) where a baseline was measured.
+
+    Raises:
+        UnavailableError: an energy below zero or not finite; no source draws that.
     """
 
     source: str
@@ -105,6 +116,28 @@ class EnergyReading:
     """The same of ``net_j``; the baseline's own error is in it."""
     resolution_j: float | None = None
     """What the source cannot tell from nothing in any one window; ``None`` = unknown."""
+    others_j: float | None = None
+    """Joules of processes that are neither the server's nor the client's; ``None`` = cannot be told,
+    and then it is in ``server_j``."""
+    invalid: str | None = None
+    """In words why this is no result, or ``None``. What was read is kept, as evidence."""
+    invalid_reason: str | None = None
+    """The one of ``REASONS`` that ``invalid`` tells."""
+
+    def __post_init__(self) -> None:
+        for name in ("gross_j", "client_j", "others_j"):
+            joules = getattr(self, name)
+            if joules is not None and not 0 <= joules < math.inf:
+                raise UnavailableError(f"{self.source}: {name} of {joules:g} J is no energy")
+
+    @property
+    def why_no_result(self) -> tuple[str, str] | None:
+        """Reason (one of ``REASONS``) and message where the joules are no result, else ``None``."""
+        if self.invalid is not None:
+            return self.invalid_reason or "energy_lost", self.invalid
+        if self.server_j <= 0:
+            return "energy_still", f"{self.source}: nothing is left of {self.gross_j:g} J for serving"
+        return None
 
     @property
     def resolved_net_j(self) -> float | None:
@@ -120,8 +153,8 @@ class EnergyReading:
 
     @property
     def server_j(self) -> float:
-        """Gross energy less the client's share: what serving is charged for (joules)."""
-        return self.gross_j - (self.client_j or 0.0)
+        """What serving is charged with (joules): gross less the client's and the others' work."""
+        return self.gross_j - (self.client_j or 0.0) - (self.others_j or 0.0)
 
     @property
     def average_w(self) -> float:
@@ -189,9 +222,13 @@ class Measurement:
     deployment: Mapping[str, Any] = field(default_factory=dict)
     """Command line, deployer, start-up seconds, environment of the server process, resources."""
 
+    def _energy(self) -> EnergyReading | None:
+        """The energy where it is a result."""
+        return None if self.energy is None or self.energy.why_no_result else self.energy
+
     def metrics(self) -> dict[str, float | None]:
         """The flat numbers an objective or a constraint may name; ``None`` = not measured."""
-        stage, energy = self.stage, self.energy
+        stage, energy = self.stage, self._energy()
         answered = None
         if stage.throughput_rps is not None:
             answered = stage.throughput_rps * stage.window_s
@@ -216,7 +253,7 @@ class Measurement:
 
         An upper end of ``None``: the value is at least the lower one, and nobody knows how large.
         """
-        stage, energy = self.stage, self.energy
+        stage, energy = self.stage, self._energy()
         found: dict[str, tuple[float, float | None] | None] = {
             "latency_p50_ms": stage.latency_p50_interval_ms,
             "latency_p95_ms": stage.latency_p95_interval_ms,
@@ -233,6 +270,8 @@ class Measurement:
     def why_unmeasured(self, metric: str) -> tuple[str, str]:
         """Reason (one of ``REASONS``) and message for a metric that is ``None``."""
         energy = self.energy
+        if energy is not None and METRICS[metric].unit in ("J", "W") and energy.why_no_result:
+            return energy.why_no_result
         if metric == "energy_net_per_request_j" and energy and energy.net_j is not None:
             told = f"{energy.net_j:.3g} J above idle in {energy.window_s:.3g} s"
             if energy.resolved_net_j is None:
@@ -274,11 +313,16 @@ def to_json(record: Any) -> Any:
     return record
 
 
+OTHERS_TAKEN_OFF = "others' work taken off"
+
+
 def energy_basis(reading: EnergyReading | Mapping[str, Any]) -> dict[str, Any]:
     """What must agree for two energies to be compared, of a reading or of its stored JSON.
 
-    Keys: ``source``, ``method``, ``domains``, ``client's share taken off``, and the constants of an
-    estimate (``model_idle_w``, ``model_max_w``; dotted below a part's name in a joined source).
+    Keys: ``source``, ``method``, ``domains``, ``client's share taken off``, ``others' work taken
+    off`` (only where it was: what is absent was charged to serving, as in every record made before
+    the meters told others apart), and the constants of an estimate (``model_idle_w``,
+    ``model_max_w``; dotted below a part's name in a joined source).
     """
     told = reading if isinstance(reading, Mapping) else to_json(reading)
     return {
@@ -286,6 +330,7 @@ def energy_basis(reading: EnergyReading | Mapping[str, Any]) -> dict[str, Any]:
         "method": told.get("method"),
         "domains": ", ".join(told.get("domains") or ()),
         "client's share taken off": told.get("client_j") is not None,
+        **({OTHERS_TAKEN_OFF: True} if told.get("others_j") is not None else {}),
         **_constants(told.get("details") or {}),
     }
 
@@ -307,9 +352,11 @@ def why_not_comparable(
 
     Joules of two sources differ by more than any two configurations do; so do those of one
     estimate with two sets of constants, of one counter with and without the memory's domain, and
-    those from which the client's share was and wasn't taken off.
+    those from which the client's share, or others' work, was and wasn't taken off.
     """
     left, right = energy_basis(one), energy_basis(other)
+    for basis in (left, right):
+        basis.setdefault(OTHERS_TAKEN_OFF, False)
     for aspect in dict.fromkeys([*left, *right]):
         if left.get(aspect) != right.get(aspect):
             return f"{aspect}: {left.get(aspect)} and {right.get(aspect)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,13 +13,14 @@ from tuner.deploy.base import Deployer, Deployment, DeploymentRequest, ModelToSe
 from tuner.deploy.knobs import server_identity
 from tuner.errors import TrialFailure, UnavailableError
 from tuner.load import (
+    Neighbours,
     StagePlan,
     calibrate,
     disturbance,
     placement,
     rate_for,
     run_stage,
-    wait_until_calm,
+    wait_until_quiet,
 )
 from tuner.measurement import (
     Configuration,
@@ -34,9 +35,8 @@ from tuner.measurement import (
 from tuner.meter.base import Meter
 from tuner.space import Settings
 
-CROWD_LIMIT = 0.10
-"""Share of the machine's CPU time that others may use in a measured window. A quiet two-core
-machine shows 0.00 to 0.04; a tenth of it is some 0.8 W of 11 W."""
+QUIET_WAIT_S = 60.0
+"""How long a recording waits for a quiet machine before it measures a disturbed stage once more."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,13 @@ class Bench:
     """Models to serve beside the tuned one, as many as the factor ``other_models`` asks for."""
     only_calm: bool = False
     """Whether a stage that other work on the machine disturbed twice is a failure."""
+    wait_for_quiet_s: float = 0.0
+    """How long to wait for a quiet machine before a disturbed stage is measured once more."""
+
+
+WINDOW_LIMIT = 0.02
+WINDOW_SLACK_S = 0.05
+"""How far the meter's window may be from the latencies': 2 % of it, and what it takes to open one."""
 
 
 class MeteredWindow:
@@ -67,6 +74,8 @@ class MeteredWindow:
         self.reading: EnergyReading | None = None
         self.lost: str | None = None
         """Why the energy is missing, when the source vanished inside the window."""
+        self.paused: str | None = None
+        """That the meter's window went on for longer than the latencies': a pause, which passes."""
 
     def window_opened(self, client_pids: Sequence[int]) -> None:
         self._meter.open(self._deployment.pids(), client_pids)
@@ -80,9 +89,26 @@ class MeteredWindow:
             except UnavailableError as error:
                 self.lost = str(error)
 
+    def compare(self, stage: StageResult) -> None:
+        """Take no energy of another window than the latencies', such as after a pause (SIGSTOP)."""
+        reading = self.reading
+        if reading is None or reading.invalid is not None:
+            return
+        apart_s = abs(reading.window_s - stage.window_s)
+        if apart_s > max(WINDOW_LIMIT * stage.window_s, WINDOW_SLACK_S):
+            why = (
+                f"the energy is of {reading.window_s:.3g} s and the latencies of "
+                f"{stage.window_s:.3g} s; was the study or the machine paused?"
+            )
+            self.reading = replace(reading, invalid=why, invalid_reason="energy_window")
+            self.paused = why if reading.window_s > stage.window_s else None
+
     def should_stop(self) -> str | None:
         failure = self._deployment.failure()
         return None if failure is None else failure[1]
+
+
+Attempt = tuple[Deployment, StageResult, MeteredWindow]
 
 
 class TrialRunner:
@@ -95,6 +121,8 @@ class TrialRunner:
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.capacity_rps: float | None = None
+        self.calibration_disturbed: str | None = None
+        """What disturbed the closed loop that found the capacity, in words."""
         self._kept: tuple[Any, Deployment, ExitStack] | None = None
 
     def __enter__(self) -> Self:
@@ -140,49 +168,68 @@ class TrialRunner:
         others = int(level.get("other_models", 0))
         load = level.get("load", self.bench.settings.load)
         assert not isinstance(load, bool)
-        deployment = self._deployment(configuration, others, workdir)
+        whole = {**self.bench.fixed, **configuration}
 
-        def attempt() -> tuple[StageResult, MeteredWindow]:
-            plan = self.plan(deployment, {**self.bench.fixed, **configuration}, load, workdir)
-            return self._stage(plan, deployment)
+        def attempt() -> Attempt:
+            deployment = self._deployment(configuration, others, workdir)
+            return deployment, *self._stage(self.plan(deployment, whole, load, workdir), deployment)
 
-        result, window = attempt()
-        disturbed = _disturbed(result, window.reading) or _late(result)
+        deployment, result, window = attempt()
+        disturbed = _disturbed(result, window.reading) or window.paused
         if disturbed is not None and deployment.failure() is None:
-            # Once again: the first one says more of the machine's neighbours than of the server.
-            if not result.valid:
-                self.end_server()  # what it still has to answer would pass for other work
-                deployment = self._deployment(configuration, others, workdir)
-            if self.bench.only_calm:
-                wait_until_calm()
-            result, window = attempt()
-            still = _disturbed(result, window.reading)
-            again = {"disturbed_before": disturbed, "disturbed": still or _late(result)}
-            result = replace(result, details={**result.details, **again})
-            if still is not None and self.bench.only_calm and deployment.failure() is None:
-                return Failure("disturbed", still, "", {"stage": to_json(result)})
+            # The first one says more of the machine's neighbours than of the server.
+            deployment, result, window = self._once_more(
+                disturbed, result.valid, deployment, attempt
+            )
         described = to_json(deployment.describe())
         died = deployment.failure()
         _keep_log(deployment, workdir)
+        partial = {"stage": to_json(result)}
         if died is not None:
-            return Failure(died[0], died[1], deployment.log_tail(), {"stage": to_json(result)})
+            return Failure(died[0], died[1], deployment.log_tail(), partial)
+        neighbours = _others(result, window.reading)
+        if neighbours is not None and self.bench.only_calm:
+            return Failure("disturbed", neighbours, "", partial)
         if not result.valid:
+            message = result.message
+            if neighbours is not None:
+                message += f"; {neighbours}, which may be why"
             return Failure(
-                result.reason or "internal", result.message, deployment.log_tail(),
-                {"stage": to_json(result), "deployment": described},
+                result.reason or "internal", message, deployment.log_tail(),
+                {**partial, "deployment": described},
             )
         if window.lost is not None:
-            return Failure("energy_lost", window.lost, "", {"stage": to_json(result)})
+            return Failure("energy_lost", window.lost, "", partial)
         return Measurement(stage=result, energy=window.reading, deployment=described)
+
+    def _once_more(
+        self, disturbed: str, valid: bool, deployment: Deployment, attempt: Callable[[], Attempt]
+    ) -> Attempt:
+        """Measure a disturbed stage again; its record keeps what disturbed the first one.
+
+        Args:
+            disturbed: the words for it; valid: whether the first stage was.
+        """
+        if not valid:
+            self.end_server()  # what it still has to answer would pass for other work
+        wait_s = max(self.bench.wait_for_quiet_s, QUIET_WAIT_S if self.bench.only_calm else 0.0)
+        if wait_s:
+            wait_until_quiet(wait_s, deployment.pids if valid else tuple)
+        deployment, result, window = attempt()
+        told = {"disturbed_before": disturbed, "disturbed": _disturbed(result, window.reading)}
+        return deployment, replace(result, details={**result.details, **told}), window
 
     def _stage(
         self, plan: StagePlan, deployment: Deployment
     ) -> tuple[StageResult, MeteredWindow]:
         window = MeteredWindow(self.bench.meter, deployment)
+        beside = Neighbours(deployment.pids, window)
         try:
-            return run_stage(plan, window), window
+            result = run_stage(plan, beside)
         finally:
             window.window_closed()
+        window.compare(result)
+        return beside.judged(result), window
 
     def _deployment(self, configuration: Configuration, others: int, workdir: Path) -> Deployment:
         whole = {**self.bench.fixed, **configuration}
@@ -243,7 +290,9 @@ class TrialRunner:
         try:
             deployment = self._deployment({}, 0, workdir)
             plan = self.plan(deployment, self.bench.fixed, 1.0, workdir)
-            self.capacity_rps = calibrate(plan, clients=clients, duration_s=duration_s)
+            beside = Neighbours(deployment.pids)
+            self.capacity_rps = calibrate(plan, clients, duration_s, beside)
+            self.calibration_disturbed = beside.disturbance()
         except TrialFailure as failure:
             log_tail = self._kept[1].log_tail() if self._kept else failure.log_tail
             raise TrialFailure(failure.reason, failure.message, log_tail) from None
@@ -253,23 +302,18 @@ class TrialRunner:
 
 
 def _disturbed(result: StageResult, reading: EnergyReading | None) -> str | None:
-    """What other work, or the hypervisor, made of the stage."""
-    return disturbance(result.details) or _crowded(reading)
+    """What disturbed a stage: other work, the hypervisor, or what was too late for either to show.
+
+    A client that was late is on a small machine mostly a neighbour's doing.
+    """
+    late = result.message if result.reason == "client_limited" else None
+    return _others(result, reading) or late
 
 
-def _late(result: StageResult) -> str | None:
-    """That the client was late: on a small machine mostly a neighbour's doing."""
-    return result.message if result.reason == "client_limited" else None
-
-
-def _crowded(reading: EnergyReading | None) -> str | None:
-    """Whether others used much of the machine in the window, where the meter tells who used it."""
-    if reading is None or "rest_cpu_s" not in reading.details:
-        return None
-    share = reading.details["rest_cpu_s"] / (reading.details["cpus"] * reading.window_s)
-    if share <= CROWD_LIMIT:
-        return None
-    return f"other work used {share:.0%} of the machine in the measured window"
+def _others(result: StageResult, reading: EnergyReading | None) -> str | None:
+    """That others used the machine, by its counters or by a meter that can't tell them apart."""
+    disturbed = reading is not None and reading.invalid_reason == "energy_disturbed"
+    return disturbance(result.details) or (reading.invalid if reading and disturbed else None)
 
 
 def _keep_log(deployment: Deployment, workdir: Path) -> None:

@@ -62,9 +62,9 @@ class MeterContract:
     def test_baseline_is_taken_off(self, meter):
         meter.idle_w = 1.5
         reading, *_ = self._window(meter)
-        rest_j = reading.gross_j - (reading.client_j or 0) - 1.5 * reading.window_s
+        served_j = reading.gross_j - (reading.client_j or 0) - (reading.others_j or 0)
         assert reading.idle_w == 1.5
-        assert reading.net_j == pytest.approx(rest_j, abs=1e-9)
+        assert reading.net_j == pytest.approx(served_j - 1.5 * reading.window_s, abs=1e-9)
 
     def test_is_used_again_and_again(self, meter):
         first, *_ = self._window(meter)

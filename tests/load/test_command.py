@@ -15,7 +15,7 @@ from PIL import Image
 from tests.metronome import in_time
 from tuner.cli import load
 from tuner.errors import UnavailableError, UsageError
-from tuner.load import calibrate
+from tuner.load import calibrate, machine
 from tuner.load.requests import Input
 from tuner.load.scripted import Constant, Instant, ScriptedServer
 
@@ -55,6 +55,67 @@ def test_the_json_has_the_keys_that_are_promised(
     assert printed["client_lag_ms"]["p99"] >= 0
     assert (printed["valid"], printed["reason"]) == (True, None)
     assert printed["requests"] == sum(entry["requests"] for entry in printed["timeline"])
+
+
+def others_use(monkeypatch: pytest.MonkeyPatch, share: float | None) -> None:
+    """Let others have this share of the machine in every stretch of time."""
+    told = {"busy": 0.9, "steal": 0.0, "others": share, "seconds": 1.0}
+    monkeypatch.setattr(machine.Span, "ended", lambda span: dict(told))
+
+
+@pytest.mark.parametrize(
+    ("share", "json_says", "text_says"),
+    [(0.02, None, None), (0.98, "other work used 98% of the machine", "disturbed   other work"),
+     (None, None, "other work  untold")],
+)
+def test_a_stage_on_a_machine_that_others_use_says_so(
+    flags: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    share: float | None, json_says: str | None, text_says: str | None,
+) -> None:
+    others_use(monkeypatch, share)
+    # Others that are there in earnest, while tests run, are not what this is about.
+    monkeypatch.setattr(machine, "OTHERS_LIMIT", 1.0)
+    monkeypatch.setattr(machine, "STEAL_LIMIT", 1.0)
+    with ScriptedServer(Constant(2.0)) as server:
+        flagged = flags(server.grpc_address, "--rate", "100", "--duration", "1")
+        assert load.run(flagged) == 0
+        text = capsys.readouterr().out
+        flagged.json = True
+        assert load.run(flagged) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["disturbed"] == told["details"]["disturbed"]
+    assert told["disturbed"] is None if json_says is None else json_says in told["disturbed"]
+    assert text_says in text if text_says else "other work" not in text
+
+
+def test_the_work_of_the_server_that_listens_at_the_target_is_not_others(
+    flags: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    whole = machine.Span.__init__
+
+    def begin(span: Any, server_pids: Any = (), client_pids: Any = ()) -> None:
+        asked.append((server_pids, len(client_pids)))
+        whole(span, server_pids, client_pids)
+
+    monkeypatch.setattr(machine.Span, "__init__", begin)
+    with ScriptedServer(Constant(2.0)) as server:
+        assert load.run(flags(server.grpc_address, "--rate", "100", "--duration", "1")) == 0
+        assert server._process is not None
+        pid = server._process.pid
+    # Before the stage, of the stage, of its window.
+    assert asked == [((pid,), 0), ((pid,), 0), ((pid,), 1)]
+
+
+def test_waiting_in_vain_for_a_quiet_machine_sends_nothing(
+    flags: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others_use(monkeypatch, 0.9)
+    with ScriptedServer(Instant()) as server:
+        args = flags(server.grpc_address, "--rate", "9", "--wait-for-quiet", "0.1s")
+        monkeypatch.setattr(load, "run_stage", None)
+        with pytest.raises(UnavailableError, match="stayed busy"):
+            load.run(args)
 
 
 def test_an_invalid_stage_is_told_with_exit_code_0(

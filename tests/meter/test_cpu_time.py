@@ -174,23 +174,6 @@ def test_an_orphan_stays_in_the_tree_it_was_seen_in(burner):
         child.kill()
 
 
-def test_waiting_for_a_disk_and_stolen_time_are_not_busy(monkeypatch):
-    moments = iter([_times(0, 0, 0, 0), _times(idle=0.1, iowait=0.1, steal=0.1, user=0.1)])
-    monkeypatch.setattr("psutil.cpu_times", lambda: next(moments))
-    clock = iter([0.0, 0.4 / CPUS])
-    monkeypatch.setattr("tuner.meter.cpu_share.time.monotonic", lambda: next(clock))
-    shares = CpuWindow().close()
-    assert shares.busy_share == pytest.approx(0.25)
-    assert shares.steal_s == pytest.approx(0.1)
-
-
-def _times(user, idle, iowait, steal):
-    fields = dict.fromkeys(psutil.cpu_times()._fields, 0.0)
-    return type(psutil.cpu_times())(
-        **{**fields, "user": user, "idle": idle, "iowait": iowait, "steal": steal}
-    )
-
-
 def test_estimates_with_other_constants_are_not_comparable():
     one, same, other = CpuTimeMeter(10, 50), CpuTimeMeter(10, 50), CpuTimeMeter(10, 60)
     readings = []

@@ -137,6 +137,39 @@ def test_a_counter_that_went_back_is_an_error():
         meter.close()
 
 
+def test_a_counter_that_went_back_and_overtook_itself_is_an_error():
+    now = [100.0]
+    nvml = FakeNvml(clock=lambda: now[0])
+    meter = NvmlMeter(nvml=nvml, clock=lambda: now[0])
+    meter.open()
+    meter._background.cancel()
+    nvml.restarted_at_s, now[0] = 100.0, 101.0
+    meter._sample()
+    now[0] = 500.0
+    with pytest.raises(UnavailableError, match="gpu-0: the energy counter went back by 9900 J"):
+        meter.close()
+
+
+def test_power_below_nothing_is_an_error():
+    nvml = FakeNvml([100, 50], counter=False)
+    meter = NvmlMeter(nvml=nvml, period_s=60)
+    meter.open()
+    nvml.watts[1] = -3.0
+    with pytest.raises(UnavailableError, match="gpu-1: reports -3 W, less than nothing"):
+        meter.close()
+
+
+@pytest.mark.parametrize("counter", [True, False])
+def test_a_board_that_draws_nothing_is_no_result(counter):
+    now = [100.0]
+    meter = NvmlMeter(nvml=FakeNvml([100, 0], counter=counter, clock=lambda: now[0]),
+                      period_s=60, clock=lambda: now[0])
+    meter.open()
+    now[0] += 4.0
+    reading = meter.close()
+    assert reading.why_no_result == ("energy_still", "gpu-1: no energy in 4 s")
+
+
 def test_release_stops_nvml_once():
     nvml = FakeNvml()
     meter = NvmlMeter(nvml=nvml)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import threading
 import time
@@ -12,6 +13,7 @@ from tests.contracts.meter_contract import MeterContract
 from tests.meter.powercap_tree import PowercapTree, mounted_tree
 from tuner.errors import UnavailableError
 from tuner.meter import RaplMeter, choose, measure_idle, sources
+from tuner.meter.cpu_share import CpuShares
 
 
 @pytest.fixture
@@ -199,8 +201,43 @@ def test_the_clients_share_is_an_attribution_of_what_lies_above_idle(tree, tmp_p
     assert "attributed, not measured" in told.details["client_j_from"]
 
 
-def test_the_idle_baseline_is_the_average_power_of_a_quiet_window(tree, tmp_path):
+class Shared:
+    """A window in which others used these shares of the machine in turn, the last one for ever."""
+
+    shares: list[float]
+
+    def __init__(self, server_pids, client_pids):
+        pass
+
+    def close(self):
+        rest = self.shares.pop(0) if len(self.shares) > 1 else self.shares[0]
+        return CpuShares(1.0, 2, 2 * rest, 0.0, 0.0, 0.0, ())
+
+
+def others_use(monkeypatch, *shares):
+    Shared.shares = list(shares)
+    module = importlib.import_module("tuner.meter.sources")
+    monkeypatch.setattr(module, "CpuWindow", Shared)
+
+
+def test_the_idle_baseline_is_the_average_power_of_a_quiet_window(tree, tmp_path, monkeypatch):
+    others_use(monkeypatch, 0.02)
     meter = RaplMeter(tmp_path / "powercap")
     with tree.running({"package-0": 100}):
         time.sleep(0.1)
         assert 0 < measure_idle(meter, 0.5) <= 101  # a writer that is held up draws less
+
+
+def test_a_baseline_from_a_busy_machine_is_measured_again(tree, tmp_path, monkeypatch):
+    others_use(monkeypatch, 0.9, 0.5, 0.02)
+    with tree.running({"package-0": 100}):
+        assert measure_idle(RaplMeter(tmp_path / "powercap"), 0.3, wait_s=60) > 0
+    assert Shared.shares == [0.02]
+
+
+def test_a_machine_that_stays_busy_gives_no_baseline(tree, tmp_path, monkeypatch):
+    others_use(monkeypatch, 0.64)
+    meter = RaplMeter(tmp_path / "powercap")
+    with tree.running({"package-0": 100}), pytest.raises(UnavailableError, match="other work used 64% of the machine.*rapl cannot"):
+        measure_idle(meter, 0.3, wait_s=0.1)
+    assert meter.idle_interval_w is None

@@ -88,6 +88,28 @@ def test_the_composite_is_the_sum_of_its_parts():
     assert parts[1].windows == [((1,), (2,))]
 
 
+def test_the_composite_keeps_what_its_processor_part_tells_of_others_and_of_no_result():
+    from dataclasses import replace
+
+    class Processor(FakeMeter):
+        def close(self):
+            return replace(super().close(), details={"busy_share": 0.5})
+
+    clock = iter([0.0, 0.0, 2.0, 2.0] * 2)
+    parts = [Processor([10, 0], client_share=0.25, others_share=0.5, clock=clock.__next__),
+             FakeMeter([90], clock=clock.__next__)]
+    parts[0].name = "cpu_time"
+    meter = CompositeMeter(parts)
+    meter.idle_w = 30.0
+    meter.open()
+    reading = meter.close()
+    assert (reading.gross_j, reading.client_j, reading.others_j) == (200, 5, 10)
+    assert (reading.server_j, reading.net_j) == (185, 125) and reading.why_no_result is None
+    meter.open()
+    assert meter.close().why_no_result == (
+        "energy_still", "cpu_time: nothing is left of 0 J for serving")
+
+
 def test_the_composite_says_nothing_of_the_client_where_its_processor_part_cannot(tmp_path):
     tree = PowercapTree(tmp_path / "powercap")
     meter = CompositeMeter([RaplMeter(tmp_path / "powercap"), NvmlMeter(nvml=FakeNvml())])
@@ -135,6 +157,12 @@ def test_the_baseline_leaves_the_callers_own_work_out():
     meter = FakeMeter([12.0], client_share=0.25)
     assert measure_idle(meter, 0.05, pids=[7]) == pytest.approx(9.0)
     assert meter.windows == [((), (7,))]
+
+
+def test_the_baseline_of_an_estimate_is_its_models_constant_however_busy_the_machine_is():
+    meter = CpuTimeMeter(10, 50)
+    assert measure_idle(meter, 60.0) == 10
+    assert meter.idle_interval_w == (10, 10)
 
 
 def test_a_baseline_needs_time():

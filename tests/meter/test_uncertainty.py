@@ -2,68 +2,68 @@
 
 from __future__ import annotations
 
-import random
+from dataclasses import replace
 
 import pytest
 
-from tuner.measurement import EnergyReading, Measurement, why_not_comparable
+from tuner.errors import UnavailableError
+from tuner.measurement import (
+    REASONS,
+    EnergyReading,
+    Measurement,
+    energy_basis,
+    to_json,
+    why_not_comparable,
+)
 from tuner.meter import CpuTimeMeter, FakeMeter, NvmlMeter, measure_idle
 from tuner.meter.counters import Counter, CounterWindow
 from tuner.meter.cpu_share import CpuLook, CpuShares
-from tuner.meter.uncertainty import half_width_j, mean_interval
+from tuner.meter.uncertainty import half_width_j, mean_half_width, mean_interval
 
 from .fake_nvml import FakeNvml
 
 
-def test_half_width_is_students_over_the_parts():
-    # 10, 12 and 14 W for a second each: s = 2 W, t(2) = 4.303.
-    half = half_width_j([0, 1, 2, 3], [0, 10, 22, 36])
-    assert half == pytest.approx(4.3027 * 2 / 3**0.5 * 3, rel=1e-4)
+def test_half_width_of_a_window_is_that_of_its_average_power_for_as_long_as_it_lasts():
+    half = half_width_j([0, 2, 4, 6, 8], [0, 20, 44, 60, 88])
+    assert half == pytest.approx(8 * mean_half_width([10, 12, 8, 14]))
 
 
 def test_resolution_stays_in_a_window_of_even_power():
-    assert half_width_j([0, 1, 2, 3], [0, 10, 20, 30], 0.4) == pytest.approx(0.4)
+    assert half_width_j([0, 1, 2, 3, 4], [0, 10, 20, 30, 40], 0.4) == pytest.approx(0.4)
+    drawn = [0, 10, 22, 30, 44]
+    both = half_width_j(range(5), drawn, 3.0)
+    assert both == pytest.approx((half_width_j(range(5), drawn) ** 2 + 9) ** 0.5)
 
 
 def test_looks_closer_than_a_second_are_joined_and_a_rest_joins_the_last_part():
-    times = [0.1 * i for i in range(35)]
+    times = [0.1 * i for i in range(45)]
     even = [10 * t for t in times]
     assert half_width_j(times, even) == pytest.approx(0, abs=1e-9)
-    ragged = half_width_j([0, 1, 2, 3, 3.2], [0, 10, 22, 36, 38.8])
-    assert ragged == pytest.approx(half_width_j([0, 1, 2, 3.2], [0, 10, 22, 38.8]))
+    ragged = half_width_j([0, 1, 2, 3, 4, 4.2], [0, 10, 22, 36, 46, 48.8])
+    assert ragged == pytest.approx(half_width_j([0, 1, 2, 3, 4.2], [0, 10, 22, 36, 48.8]))
 
 
-@pytest.mark.parametrize("looks", [0, 1, 2])
-def test_a_window_of_fewer_than_three_parts_has_no_interval(looks):
+@pytest.mark.parametrize("looks", [0, 1, 2, 3])
+def test_a_window_of_fewer_than_four_parts_has_no_interval(looks):
     times = [float(i) for i in range(looks + 1)]
     assert half_width_j(times, [10 * t for t in times], 0.1) is None
 
 
-def test_interval_holds_the_true_mean_about_19_times_in_20():
-    rng = random.Random(4)
-    held = 0
-    for _ in range(400):
-        joules = [0.0]
-        for _ in range(5):
-            joules.append(joules[-1] + rng.gauss(20, 3))
-        half = half_width_j(range(6), joules)
-        held += abs(joules[-1] - 100) <= half
-    assert 365 <= held <= 394
-
-
-def test_baseline_of_three_windows_or_more_knows_its_interval():
-    meter = FakeMeter([10.0, 11.0, 12.0])
-    assert measure_idle(meter, 1.5) == pytest.approx(11.0, rel=0.05)
+def test_baseline_of_four_windows_or_more_knows_its_interval():
+    watts = [10.0, 11.0, 12.0, 11.0]
+    meter = FakeMeter(watts)
+    assert measure_idle(meter, 2.0) == pytest.approx(11.0, rel=0.05)
     low, high = meter.idle_interval_w
-    assert (low + high) / 2 == pytest.approx(11.0) and high - low == pytest.approx(2 * 2.484, rel=0.01)
+    assert (low + high) / 2 == pytest.approx(11.0)
+    assert high - low == pytest.approx(2 * mean_half_width(watts))
     measure_idle(meter, 0.02)
     assert meter.idle_interval_w is None
-    assert mean_interval([1.0, 2.0]) is None
+    assert mean_interval([1.0, 2.0, 3.0]) is None
 
 
 def test_estimate_takes_its_interval_from_looks_inside_the_window(monkeypatch):
     looks = tuple(CpuLook(t, b, b, 0.0) for t, b in [(0, 0), (1, 1), (2, 1.5), (3, 2.5), (4, 3)])
-    shares = CpuShares(4.0, 2, 3.0, 3.0, 0.0, 0.0, (), looks)
+    shares = CpuShares(4.0, 2, 3.0, 3.0, 0.0, 0.0, (), looks, server_told=True)
     meter = CpuTimeMeter(10, 50)
     meter.idle_w, meter.idle_interval_w = 10.0, (9.0, 11.0)
     meter._window = type("Window", (), {"close": lambda self: shares, "abandon": lambda self: None})()
@@ -71,7 +71,7 @@ def test_estimate_takes_its_interval_from_looks_inside_the_window(monkeypatch):
     low, high = reading.server_interval_j
     assert (low + high) / 2 == pytest.approx(reading.server_j) and reading.server_j == 100
     assert reading.samples == 5
-    # One clock tick on each of two CPUs at 20 J a CPU second.
+    # A clock tick of user and one of system time of one process, at 20 J a CPU second.
     assert reading.resolution_j == pytest.approx(0.4)
     half, net_half = (high - low) / 2, reading.net_interval_j[1] - reading.net_j
     assert net_half == pytest.approx((half**2 + 4.0**2) ** 0.5)
@@ -93,7 +93,7 @@ def test_counter_keeps_every_look():
     window._background.cancel()
     window._sample(), window._sample()
     window.close()
-    assert [j for _, j in window.looks] == [0, 10, 22, 36]
+    assert [j for _, j in window.looks] == [(0,), (10,), (22,), (36,)]
 
 
 @pytest.mark.parametrize("counter", [True, False])
@@ -149,3 +149,54 @@ def test_readings_with_other_domains_or_another_split_are_not_comparable():
     assert why_not_comparable(reading(), reading()) is None
     assert "dram-0" in why_not_comparable(reading(), reading(("package-0", "dram-0")))
     assert "client's share" in why_not_comparable(reading(), reading(client_j=0.0))
+
+
+def test_readings_with_and_without_the_work_of_others_are_not_comparable():
+    one, other = (EnergyReading("cpu_time", "estimate", ("cpu",), 1.0, 10.0, 0.0, others_j=o)
+                  for o in (None, 2.0))
+    assert why_not_comparable(one, other) == "others' work taken off: False and True"
+    before = {**to_json(one)}
+    del before["others_j"]
+    assert why_not_comparable(before, one) is None
+    assert energy_basis(before) == energy_basis(one)  # stored studies and measurements stay one
+
+
+@pytest.mark.parametrize("name", ["gross_j", "client_j", "others_j"])
+@pytest.mark.parametrize("joules", [-1e-9, float("nan"), float("inf")])
+def test_an_energy_below_nothing_or_without_end_is_an_error_in_every_reading(name, joules):
+    with pytest.raises(UnavailableError, match=f"any: {name} of .* J is no energy"):
+        EnergyReading("any", "counter", ("x",), 1.0, **{"gross_j": 1.0, name: joules})
+
+
+def test_serving_is_charged_with_the_whole_less_the_clients_and_the_others_work():
+    reading = EnergyReading("any", "estimate", ("x",), 2.0, 10.0, client_j=3.0, others_j=2.5)
+    assert reading.server_j == 4.5 and reading.average_w == 5.0
+
+
+@pytest.mark.parametrize("metric", ["energy_per_request_j", "energy_net_per_request_j",
+                                    "power_average_w"])
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [({"invalid": "why", "invalid_reason": "energy_disturbed"}, "energy_disturbed"),
+     ({"gross_j": 0.0, "net_j": None}, "energy_still"),
+     ({"client_j": 60.0, "others_j": 40.0}, "energy_still")],
+)
+def test_an_energy_that_is_no_result_is_no_metric_and_says_why(metric, changes, reason):
+    whole = _measured(3.0, (1.0, 5.0), 0.4)
+    measured = Measurement(whole.stage, replace(whole.energy, **changes))
+    assert whole.metrics()[metric] is not None and measured.metrics()[metric] is None
+    assert measured.intervals().get(metric) is None
+    assert measured.why_unmeasured(metric)[0] == reason and reason in REASONS
+    assert measured.metrics()["latency_p99_ms"] == 10
+
+
+def test_no_baseline_is_made_of_what_is_no_result():
+    with pytest.raises(UnavailableError, match="no idle baseline: fake: nothing is left of 0 J"):
+        measure_idle(FakeMeter([0.0]), 0.02)
+
+
+def test_a_meter_that_reads_less_than_nothing_is_an_error():
+    meter = FakeMeter([-5.0])
+    meter.open()
+    with pytest.raises(UnavailableError, match="fake: gross_j of -.* J is no energy"):
+        meter.close()

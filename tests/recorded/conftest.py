@@ -65,7 +65,9 @@ def furnish(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     shared = Bench()
 
     @contextmanager
-    def open_evaluator(space: Any, options: Any, artifacts: Path, note: Any) -> Iterator[Bench]:
+    def open_evaluator(
+        space: Any, options: Any, artifacts: Path, note: Any, wait_s: float | None = None
+    ) -> Iterator[Bench]:
         if space.settings.model == "missing":
             raise UsageError("model 'missing' cannot be had")
         shared.environment = {**shared.environment, "model": space.settings.model}

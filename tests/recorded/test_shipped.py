@@ -14,7 +14,7 @@ import pytest
 
 from tuner import store
 from tuner.cli import _recorded, studies
-from tuner.trial import CROWD_LIMIT
+from tuner.load.machine import CROWD_LIMIT
 
 FOLDER = Path(__file__).parents[2] / "studies"
 README = (FOLDER / "README.md").read_text(encoding="utf-8")

@@ -125,7 +125,7 @@ def test_the_readme_section_tells_precision_repeats_and_reasons(recorded: Bench)
     told = readme.read_text()
     assert told.startswith("before\n") and told.endswith("\nafter\n") and "old" not in told
     # The formula's p99 interval is 10 % to either side, and it answers the same each time.
-    assert re.search(r"`first@load=light`.* 10% +\| 0% +\| 0% \(\d\) +\| - +\| 0.0%", told)
+    assert re.search(r"`first@load=light`.* 10% +\| 0% +\| 0% +\| 0% \(\d\) +\| - +\| 0.0%", told)
     assert re.search(r"- Hours of trials: \d+\.\d", told)
     assert "`first@load=high`" in told and "the server ended by itself" in told
 

@@ -14,7 +14,8 @@ from tests.study.conftest import measured
 from tuner import trial
 from tuner.deploy.base import Deployer, Deployment, DeploymentRequest, ModelToServe
 from tuner.errors import TrialFailure, UnavailableError
-from tuner.measurement import EnergyReading, Failure, Measurement, StageResult
+from tuner.load import machine
+from tuner.measurement import Failure, Measurement, StageResult
 from tuner.meter import FakeMeter
 from tuner.space import Settings
 from tuner.trial import Bench, TrialRunner
@@ -78,17 +79,31 @@ def runner(deployer: StillDeployer, tmp_path: Path) -> Iterator[TrialRunner]:
     assert deployer.alive == []
 
 
-def stages(monkeypatch: pytest.MonkeyPatch, *results: StageResult) -> list[float | None]:
-    """Let the load answer these results in turn; gives the rates it was asked for."""
-    waiting, rates = list(results), []
+def stages(
+    monkeypatch: pytest.MonkeyPatch, *results: StageResult, others: Sequence[float] = (),
+    opens: bool = True,
+) -> list[float | None]:
+    """Let the load answer these results in turn; gives the rates it was asked for.
+
+    Args:
+        others: the share of the machine that others used in each stage; none, where not told.
+        opens: whether the stages come as far as their window.
+    """
+    waiting, shares, rates = list(results), [*others], []
 
     def run_stage(plan: Any, observer: Any) -> StageResult:
         rates.append(plan.rate_rps)
-        observer.window_opened(())
-        observer.window_closed()
+        if opens:
+            observer.window_opened(())
+            observer.window_closed()
         return waiting.pop(0)
 
+    def ended(span: machine.Span) -> dict[str, float | None]:
+        share = shares.pop(0) if shares else 0.0
+        return {"busy": share, "steal": 0.0, "others": share, "seconds": 1.0}
+
     monkeypatch.setattr(trial, "run_stage", run_stage)
+    monkeypatch.setattr(machine.Span, "ended", ended)
     return rates
 
 
@@ -121,33 +136,104 @@ def test_a_disturbed_stage_is_repeated_once_and_says_so(
     assert outcome.stage.details["disturbed"] is None
 
 
-def crowded(monkeypatch: pytest.MonkeyPatch, *rest_s: float) -> None:
-    """Let others use so many CPU seconds of two cores in each window of 10 s."""
-    left, whole = iter(rest_s), FakeMeter.close
+@pytest.mark.parametrize(
+    ("energy_s", "fits"), [(10.0, True), (10.19, True), (10.21, False), (9.79, False), (25.5, False)]
+)
+def test_latencies_and_energy_of_windows_of_different_length_are_no_pair(
+    runner: TrialRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, energy_s: float, fits: bool
+) -> None:
+    """As when the study is stopped (SIGSTOP) over the window's end."""
+    whole = FakeMeter.close
+    monkeypatch.setattr(FakeMeter, "close", lambda self: replace(whole(self), window_s=energy_s,
+                                                                 gross_j=10 * energy_s))
+    paused = not fits and energy_s > 10  # passes, so it is measured once more
+    rates = stages(monkeypatch, *[stage(window_s=10.0)] * (2 if paused else 1))
+    (outcome,) = run(runner, tmp_path)
+    assert isinstance(outcome, Measurement) and outcome.energy is not None
+    assert len(rates) == (2 if paused else 1)
+    assert (outcome.metrics()["energy_per_request_j"] is not None) == fits
+    if not fits:
+        reason, message = outcome.why_unmeasured("energy_per_request_j")
+        assert reason == "energy_window"
+        assert f"{energy_s:.3g} s and the latencies of 10 s" in message and "paused" in message
 
-    def close(self: FakeMeter) -> EnergyReading:
-        return replace(whole(self), window_s=10.0, details={"rest_cpu_s": next(left), "cpus": 2})
 
-    monkeypatch.setattr(FakeMeter, "close", close)
+def test_a_pause_over_the_end_of_the_window_is_measured_again(
+    runner: TrialRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths, whole = iter([25.5, 10.0]), FakeMeter.close
+    monkeypatch.setattr(FakeMeter, "close", lambda self: replace(whole(self), gross_j=100.0,
+                                                                 window_s=next(lengths)))
+    stages(monkeypatch, *[stage(window_s=10.0)] * 2)
+    (outcome,) = run(runner, tmp_path)
+    assert "paused" in outcome.stage.details["disturbed_before"]
+    assert outcome.stage.details["disturbed"] is None
+    assert outcome.metrics()["energy_per_request_j"] == pytest.approx(100.0 / (25.0 * 10))
+
+
+def test_a_reading_that_others_disturbed_is_measured_again_and_then_no_energy(
+    runner: TrialRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = FakeMeter.close
+    monkeypatch.setattr(FakeMeter, "close", lambda self: replace(
+        whole(self), window_s=4.0, invalid="other work took 30%", invalid_reason="energy_disturbed"))
+    rates = stages(monkeypatch, stage(), stage())
+    (outcome,) = run(runner, tmp_path)
+    assert len(rates) == 2 and outcome.metrics()["power_average_w"] is None
+    assert outcome.why_unmeasured("energy_per_request_j") == (
+        "energy_disturbed", "other work took 30%")
 
 
 def test_a_window_that_others_shared_is_measured_again(
     runner: TrialRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing was seen before the stage: only the meter knows whose CPU time it was."""
-    stages(monkeypatch, stage(), stage())
-    crowded(monkeypatch, 10.0, 0.5)
+    """Nothing was seen before the stage, and the meter knows nothing of processes."""
+    stages(monkeypatch, stage(), stage(), others=(0.5, 0.03))
     (outcome,) = run(runner, tmp_path)
-    assert "50% of the machine" in outcome.stage.details["disturbed_before"]
+    assert "50% of the machine in the measured" in outcome.stage.details["disturbed_before"]
     assert outcome.stage.details["disturbed"] is None
-    assert outcome.energy.details["rest_cpu_s"] == 0.5
+    assert outcome.stage.details["machine_window"]["others"] == 0.03
+
+
+def test_every_stage_says_whether_it_was_disturbed(
+    runner: TrialRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overloaded = stage(valid=False, reason="overloaded", message="the queue grew")
+    stages(monkeypatch, stage(), overloaded)
+    (calm,), (failed,) = run(runner, tmp_path), run(runner, tmp_path)
+    assert calm.stage.details["disturbed"] is None
+    assert failed.partial["stage"]["details"]["disturbed"] is None
+
+
+def test_a_failure_on_a_busy_machine_says_what_may_be_its_cause(
+    runner: TrialRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overloaded = stage(valid=False, reason="overloaded", message="the queue grew")
+    stages(monkeypatch, overloaded, overloaded, others=(0.7, 0.6))
+    (outcome,) = run(runner, tmp_path)
+    assert outcome.reason == "overloaded"
+    assert outcome.message == (
+        "the queue grew; other work used 60% of the machine in the measured window, "
+        "which may be why"
+    )
+    details = outcome.partial["stage"]["details"]
+    assert "60%" in details["disturbed"] and "70%" in details["disturbed_before"]
+
+
+def test_a_stage_that_ended_before_its_window_is_judged_by_the_whole_of_it(
+    runner: TrialRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overloaded = stage({}, valid=False, reason="overloaded", message="the queue grew")
+    stages(monkeypatch, overloaded, overloaded, others=(0.6, 0.6), opens=False)
+    (outcome,) = run(runner, tmp_path)
+    assert "60% of the machine while the stage ran" in outcome.message
 
 
 def test_a_stage_disturbed_twice_is_kept_and_says_so_but_not_in_a_recording(
     runner: TrialRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[None] = []
-    monkeypatch.setattr(trial, "wait_until_calm", lambda: waits.append(None))
+    monkeypatch.setattr(trial, "wait_until_quiet", lambda *_: waits.append(None))
     stages(monkeypatch, stage(STOLEN), stage(STOLEN), stage(STOLEN), stage(STOLEN))
     (kept,) = run(runner, tmp_path)
     assert isinstance(kept, Measurement) and "hypervisor" in kept.stage.details["disturbed"]
@@ -156,6 +242,17 @@ def test_a_stage_disturbed_twice_is_kept_and_says_so_but_not_in_a_recording(
     (refused,) = run(runner, tmp_path)
     assert isinstance(refused, Failure) and refused.reason == "disturbed"
     assert "hypervisor" in refused.message and len(waits) == 1
+
+
+def test_a_study_told_to_wait_for_quiet_waits_before_it_measures_again(
+    runner: TrialRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(trial, "wait_until_quiet", lambda at_most_s, _: waits.append(at_most_s))
+    stages(monkeypatch, stage(STOLEN), stage())
+    runner.bench = replace(runner.bench, wait_for_quiet_s=7.0)
+    run(runner, tmp_path)
+    assert waits == [7.0]
 
 
 def test_a_backlog_is_not_taken_for_other_work(
@@ -242,3 +339,17 @@ def test_another_configuration_gets_a_server_of_its_own(
     run(runner, tmp_path, tensorflow_intra_op_parallelism=2)
     assert deployer.deployed == 2
     assert len(deployer.alive) == 1
+
+
+def test_a_calibration_beside_other_work_says_so(
+    runner: TrialRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The load levels of a whole study are shares of this capacity."""
+    stages(monkeypatch, stage(), others=(0.5, 0.02))
+    monkeypatch.setattr("tuner.load.levels.run_stage", trial.run_stage)
+    runner.calibrate(tmp_path, clients=2, duration_s=1.0)
+    assert "50% of the machine" in str(runner.calibration_disturbed)
+    stages(monkeypatch, stage(), others=(0.02,))
+    monkeypatch.setattr("tuner.load.levels.run_stage", trial.run_stage)
+    runner.calibrate(tmp_path, clients=2, duration_s=1.0)
+    assert runner.calibration_disturbed is None

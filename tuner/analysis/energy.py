@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from tuner.errors import StudyError
+from tuner.measurement import OTHERS_TAKEN_OFF
 
 if TYPE_CHECKING:
     from tuner.analysis.environments import Environment
@@ -100,6 +101,7 @@ def _without_machine(basis: Basis) -> Basis:
 
 
 def _difference(one: Basis, other: Basis) -> str:
+    one, other = ({**b, OTHERS_TAKEN_OFF: b.get(OTHERS_TAKEN_OFF, False)} for b in (one, other))
     for aspect in dict.fromkeys([*one, *other]):
         if one.get(aspect) != other.get(aspect):
             return f"{aspect} {one.get(aspect)} and {other.get(aspect)}"

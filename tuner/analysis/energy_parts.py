@@ -36,7 +36,10 @@ PARTS = ("idle_j", "server_j", "rest_j")
 
 
 def energy_parts(records: Iterable[Stored]) -> pd.DataFrame:
-    """Each measured trial's energy per request, in parts that add up to ``total_j``.
+    """Each measured trial's energy per request, in parts.
+
+    ``idle_j + server_j`` make ``total_j`` where the meter told others apart; ``rest_j`` then stands
+    beside them. In records made before it is inside ``total_j``.
 
     Columns: ``number``, ``latency_p99_ms``, ``idle_j``, ``server_j``, ``rest_j`` (joules a request;
     with a counter ``server_j`` is all above idle and ``rest_j`` is 0), ``total_j``, ``busy_share``
@@ -50,7 +53,8 @@ def energy_parts(records: Iterable[Stored]) -> pd.DataFrame:
         if not energy or not total_j:
             continue
         details = energy.get("details") or {}
-        server_j = energy["gross_j"] - (energy.get("client_j") or 0.0)
+        charged = [energy.get(part) or 0.0 for part in ("client_j", "others_j")]
+        server_j = energy["gross_j"] - sum(charged)
         answers = server_j / total_j
         if "server_dynamic_j" in details:
             parts = (details["model_idle_w"] * energy["window_s"], details["server_dynamic_j"],

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuner import interrupts
-from tuner.cli import _format
+from tuner.cli import _format, _quiet
 from tuner.cli._progress import Progress
 from tuner.errors import StudyError, UsageError
 from tuner.measurement import Scalar, to_json
@@ -206,6 +206,9 @@ def conclude(arms: list[Any], space: Space, url: str, summary: Any, again: str) 
     for arm in arms:
         marked = pareto.front(arm.store)
         print(pareto.text(marked))
+        told = _quiet.told(arm.store.records(("measurement", "reason")))
+        if told is not None:
+            print(f"other work: {told}")
         if len(space.objectives) == 2 and marked["on_front"].any():
             file = store.artifacts(url, arm.store.name).with_suffix(".png")
             pareto.draw(marked, file)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tuner.cli import _quiet
 from tuner.errors import ModelError, SpaceError, StudyError, UsageError
 from tuner.measurement import Scalar
 from tuner.space import Settings, Space
@@ -22,17 +23,21 @@ FACTS = ("space_text", "settings", "options")
 
 @contextmanager
 def open_evaluator(
-    space: Space, options: Mapping[str, Any], artifacts: Path, note: Any
+    space: Space, options: Mapping[str, Any], artifacts: Path, note: Any,
+    wait_for_quiet_s: float | None = None,
 ) -> Iterator[Any]:
-    """The evaluator of an objective's module, as a context manager.
+    """The evaluator of an objective's module, as a context manager, on a machine looked at.
 
     Args:
         options: ``objective`` (a module's name) and what ``objectives.serving.Options`` takes
             beside the folder.
         artifacts: folder for logs and samples.
         note: told what takes a moment.
+        wait_for_quiet_s: how long a busy machine is waited for (``_quiet.before_first``); it isn't
+            kept with the study.
 
     Raises:
+        UnavailableError: the machine stayed busy all that time.
         UsageError: the module can't be imported or opens nothing; or what it says, with the
             place in the space's file where that names the model or the requests.
     """
@@ -46,6 +51,8 @@ def open_evaluator(
     if not hasattr(module, "open"):
         raise UsageError(f"--objective {name}: has no open(space, options, note)")
     given = {key: value for key, value in options.items() if key != "objective"}
+    if wait_for_quiet_s is not None:
+        given["wait_for_quiet_s"] = wait_for_quiet_s
     with ExitStack() as stack:
         try:
             evaluator = stack.enter_context(
@@ -53,6 +60,8 @@ def open_evaluator(
             )
         except ModelError as error:
             raise _placed(error, space) from None
+        # Only now: making the model's file and its requests is work too.
+        _quiet.before_first(wait_for_quiet_s)
         yield evaluator
 
 

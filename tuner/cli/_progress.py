@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
-from tuner.cli import _format
+from tuner.cli import _format, _quiet
 from tuner.measurement import Configuration
 from tuner.space import Space
 from tuner.store import TrialRecord
@@ -26,6 +26,7 @@ class Progress:
         self._arms: Sequence[Any] = ()
         self._started = self._begun = 0.0
         self._total = self._done = self._earlier = 0
+        self._twice_in_a_row = 0
 
     def __enter__(self) -> Self:
         return self
@@ -86,6 +87,8 @@ class Progress:
                 last += " (beyond a constraint)"
         else:
             last = f"failed: {record.reason} ({record.message[:120]})"
+        if (why := _quiet.disturbed(record)) is not None:
+            last += " | DISTURBED" if why in record.message else f" | DISTURBED: {why}"
         best = ", ".join(_format.metric(n, v) for n, v in zip(names, self._best))
         where = f" @{_format.configuration(levels)}" if levels else ""
         if not record.is_finished:
@@ -101,7 +104,18 @@ class Progress:
                 f"{_format.configuration(record.configuration)}",
                 file=sys.stderr,
             )
+            self._say_twice(record)
         self._bar.update()
+
+    def _say_twice(self, record: TrialRecord) -> None:
+        """Say once, when it is plain, that each stage is measured twice."""
+        self._twice_in_a_row = self._twice_in_a_row + 1 if _quiet.was_measured_twice(record) else 0
+        if self._twice_in_a_row == _quiet.PLAIN:
+            tqdm.write(
+                f"the last {_quiet.PLAIN} trials were measured twice, because other work disturbed "
+                f"the first stage of each, and so will be the next: {_quiet.ADVICE}",
+                file=sys.stderr,
+            )
 
     def waiting(self, trials: int) -> None:
         what = "a trial" if trials == 1 else f"{trials} trials"

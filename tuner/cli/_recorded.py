@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import sqlite3
 import statistics
 from collections import Counter, defaultdict
@@ -16,7 +17,8 @@ from tuner.errors import StudyError, UsageError
 from tuner.measurement import Scalar, configuration_key
 
 KEYS = ("name", "model", "workload", "load", "deployer", "machine", "configurations_valid",
-        "configurations_invalid", "trials", "energy_source")
+        "configurations_invalid", "trials", "energy_source", "latencies_kept", "p99_rank_low",
+        "p99_rank_low_by")
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,12 @@ class Recorded:
     """Configurations measured again."""
     reasons: Mapping[str, int] = field(default_factory=dict)
     """Why trials failed -> how many."""
+    latencies_kept: int = 0
+    """Trials of which every request's latency is kept beside the database."""
+    p99_rank_low: float | None = None
+    """Share of the trials whose p99 is one rank too low; ``None``: by the ceiling's rank, as it is."""
+    p99_rank_low_by: float | None = None
+    """By how much that is, as a share of the p99: median over those trials (``rank_low``)."""
 
     def to_json(self) -> dict[str, Any]:
         return {key: getattr(self, key) for key in KEYS}
@@ -174,6 +182,7 @@ def _summary(key: tuple[Any, ...], held: Sequence[tuple[Any, Any]]) -> Recorded:
     sources = sorted({r.energy_source for r in trials if r.energy_source})
     measured = [r for r in trials if r.state == "complete"]
     stages = [r.measurement["stage"] for r in measured if "stage" in r.measurement]
+    lows = [low for s in stages if (low := rank_low(s)) is not None]
     days = sorted({r.finished.date().isoformat() for r in trials if r.finished})
     versions = [r.attributes.get("versions") for r in trials if r.attributes.get("versions")]
     again = [same for same in by_configuration.values() if len(same) > 1]
@@ -204,8 +213,43 @@ def _summary(key: tuple[Any, ...], held: Sequence[tuple[Any, Any]]) -> Recorded:
         energy_change=_median(energies),
         spans=tuple((r.started, r.finished) for r in trials if r.started and r.finished),
         repeats=len(p99s),
+        latencies_kept=sum(_keeps_latencies(r) for r in trials),
+        p99_rank_low=_mean([low > 0 for low in lows]),
+        p99_rank_low_by=_median([low for low in lows if low > 0]),
         reasons=Counter(r.reason for r in trials if r.state == "failed" and r.reason),
     )
+
+
+def rank_low(stage: Mapping[str, Any]) -> float | None:
+    """How far too low a stage's p99 is by the former rule of its rank, as a share of the p99.
+
+    Percentiles were once those of the nearest rank, ``floor(0.99 n + 0.5)``, where the ceiling's is
+    meant, ``ceil(0.99 n)``: one rank too low for half of all numbers of requests. The latencies of
+    then are not kept, so the gap between the two ranks is an estimate: in a tail that falls
+    exponentially through the stored p95 and p99, neighbours of rank k and k + 1 lie ``scale / (n − k)``
+    apart (Rényi, "On the theory of order statistics", 1953).
+
+    Returns:
+        0 where both ranks are the same; ``None`` where the stage says that the ceiling's was taken.
+    """
+    if (stage.get("details") or {}).get("percentile_rule") is not None:
+        return None
+    p95, p99 = stage.get("latency_p95_ms"), stage.get("latency_p99_ms")
+    answered = (stage.get("requests") or 0) - sum((stage.get("errors") or {}).values())
+    if p95 is None or p99 is None or answered <= 0:
+        return None
+    former = max(1, math.floor(0.99 * answered + 0.5))
+    if former >= -(-99 * answered // 100):
+        return 0.0
+    gap_ms = (p99 - p95) / math.log(5) / (answered - former)
+    return float(gap_ms / (p99 + gap_ms)) if p99 > 0 else None
+
+
+def _keeps_latencies(record: Any) -> bool:
+    from tuner.store import latencies
+
+    stage = record.measurement.get("stage") or {}
+    return str(stage.get("samples_file")).startswith(latencies.PREFIX)
 
 
 def _is_bounded(stage: Mapping[str, Any]) -> bool:

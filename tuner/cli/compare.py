@@ -85,7 +85,9 @@ def _measured(
     progress = stack.enter_context(Progress(args.trials, quiet=quiet))
     with interrupts.allowed():
         evaluator = stack.enter_context(
-            _evaluator.open_evaluator(space, options, store.artifacts(url, base), progress.note)
+            _evaluator.open_evaluator(
+                space, options, store.artifacts(url, base), progress.note, args.wait_for_quiet
+            )
         )
     storage = store.existing(url) or store.connect(url, create=True)
     kept = _evaluator.facts(args.space, space, options)

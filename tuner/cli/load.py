@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from tuner import workloads
-from tuner.cli import _format
+from tuner.cli import _format, _quiet
 from tuner.errors import ModelError, UnavailableError, UsageError
-from tuner.load import ask
+from tuner.load import Neighbours, ask, listening
 from tuner.load.arrivals import PATTERNS
 from tuner.load.base import StagePlan
 from tuner.load.levels import LEVELS, calibrate, rate_for
@@ -78,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--request-timeout", type=positive, default=plan.request_timeout_s, metavar="S",
         help="(%(default)g)")
 
+    _quiet.add_argument(parser)
     add = parser.add_argument_group("output").add_argument
     add("--samples", type=Path, metavar="FILE.npz", help="keep every request")
     add("--json", action="store_true", help="print the whole record as JSON")
@@ -86,11 +87,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     plan = plan_from(args)
     plan = replace(plan, requests_file=requests_file(args))
+    # Once: it looks at every open file of the machine, which takes too long at a window's ends.
+    server_pids = listening.server_pids(args.target)
+    _quiet.before_first(args.wait_for_quiet, lambda: server_pids)
     capacity = None
     if args.rate in LEVELS:
         capacity = calibrate(plan, **({"clients": args.clients} if args.clients else {}))
         plan = replace(plan, rate_rps=rate_for(args.rate, capacity))
-    result = run_stage(plan)
+    beside = Neighbours(lambda: server_pids)
+    result = beside.judged(run_stage(plan, beside))
     if not result.details.get("connected"):
         raise UnavailableError(result.message)
     print(
@@ -194,6 +199,7 @@ def as_json(result: StageResult, capacity_rps: float | None) -> dict[str, Any]:
             "p95": to_json(result.latency_p95_interval_ms),
             "p99": to_json(result.latency_p99_interval_ms),
         },
+        "disturbed": result.details.get("disturbed"),
         "precise": result.precise,
         "throughput_rps": result.throughput_rps,
         "requests": result.requests,
@@ -245,6 +251,10 @@ def as_text(result: StageResult, capacity_rps: float | None) -> str:
     lines.append(f"requests    {where}, errors: {errors}")
     if drifted := result.details.get("drift"):
         lines.append(f"drift       {drifted}")
+    if result.details.get("disturbed") is not None:
+        lines.append(f"disturbed   {result.details['disturbed']}: not the server's numbers alone")
+    elif result.details.get("machine_window", {}).get("others", 0.0) is None:
+        lines.append("other work  untold: the server's processes cannot be seen from here")
     if result.client_lag_p99_ms is not None:
         lines.append(f"client lag  p99 {result.client_lag_p99_ms:.2f} ms")
     return "\n".join(lines)

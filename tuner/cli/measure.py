@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from tuner import interrupts
-from tuner.cli import _evaluator, _format
+from tuner.cli import _evaluator, _format, _quiet
 from tuner.errors import TrialFailure, UsageError
 from tuner.measurement import Failure, Measurement, energy_basis, to_json
 
@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="end then at the latest (60s)")
     add("--storage", metavar="URL", help="default: sqlite:///studies/<STUDY>.db")
     _evaluator.add_program_arguments(parser)
+    _quiet.add_argument(parser)
     add("--json", action="store_true", help="print the record as JSON")
 
 
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     # A supervisor's SIGTERM ends it as Ctrl-C does: with nothing left running.
     with interrupts.deferred():
         with interrupts.allowed(), _evaluator.open_evaluator(
-            space, again.options, folder, _note
+            space, again.options, folder, _note, args.wait_for_quiet
         ) as evaluator:
             _evaluator.refuse_other_environment(study, evaluator.environment)
             evaluator.calibrate(study.facts(), _note)
@@ -106,6 +107,7 @@ def _entry(
         "energy_method": energy.method if energy else None,
         "energy_basis": energy_basis(energy) if energy else None,
         "samples_file": stage.samples_file,
+        "disturbed": stage.details.get("disturbed"),
         **attributes,
     })
     return entry
@@ -133,6 +135,8 @@ def _text(study: Any, trial: Any, entry: dict[str, Any]) -> str:
         f"energy      {shown('energy_per_request_j')} a request{source}",
         f"measured    {entry['requests']} requests in {entry['window_s']:.1f} s",
     ]
+    if entry["disturbed"] is not None:
+        lines.append(f"disturbed   {entry['disturbed']}")
     if trial.metrics.get("latency_p99_ms") is not None:
         stage = trial.measurement.get("stage") or {}
         before = _format.metric("latency_p99_ms", trial.metrics["latency_p99_ms"])

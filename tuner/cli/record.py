@@ -14,7 +14,7 @@ from typing import Any
 from tabulate import tabulate
 
 from tuner import interrupts
-from tuner.cli import _arms, _evaluator, _format, _plan, one_line
+from tuner.cli import _arms, _evaluator, _format, _plan, _quiet, one_line
 from tuner.cli._plan import Step
 from tuner.cli._progress import Progress
 from tuner.errors import TunerError
@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--into", type=Path, default=Path("studies"), metavar="DIR",
         help="folder of the databases (%(default)s)")
     add("--dry-run", action="store_true", help="say what is left and how long it takes, no more")
+    _quiet.add_argument(parser)
     add("--quiet", action="store_true", help="no line for each trial")
 
 
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
             if left_s is not None and left_s <= 0:
                 break
             try:
-                _record(step, library, left_s, args.quiet)
+                _record(step, library, left_s, args.quiet, args.wait_for_quiet)
             except KeyboardInterrupt:
                 print("Stopped; finished trials are saved, and the same command goes on.")
                 return 130
@@ -150,7 +151,9 @@ def _overview(steps: Sequence[Step], library: _Library) -> str:
     return tabulate(rows, head, disable_numparse=True) + f"\n{total}."
 
 
-def _record(step: Step, library: _Library, timeout_s: float | None, quiet: bool) -> None:
+def _record(
+    step: Step, library: _Library, timeout_s: float | None, quiet: bool, wait_s: float | None
+) -> None:
     """Measure what a step still lacks.
 
     Raises:
@@ -181,7 +184,9 @@ def _record(step: Step, library: _Library, timeout_s: float | None, quiet: bool)
         with interrupts.allowed():
             folder_of_files = store.artifacts(url, recording.name)
             evaluator = stack.enter_context(
-                _evaluator.open_evaluator(space, options, folder_of_files, progress.note)
+                _evaluator.open_evaluator(
+                    space, options, folder_of_files, progress.note, wait_s
+                )
             )
             if not held:
                 evaluator.environment = {

@@ -78,13 +78,14 @@ def _table(found: list[Recorded]) -> str:
 def _markdown(found: list[Recorded]) -> str:
     """Tables of what was measured, how precisely, and why the rest is invalid."""
     head = ["study", "model", "workload", "load", "requests/s", "valid", "invalid", "trials",
-            "requests in a stage", "p99 ± (95 %)", "open above", "p99 again", "energy ± (95 %)",
-            "energy again"]
+            "requests in a stage", "p99 ± (95 %)", "open above", "p99 a rank low", "p99 again",
+            "energy ± (95 %)", "energy again"]
     rows = [
         [
             f"`{one.name}`", one.model, one.workload, one.load, _number(one.rate_rps),
             one.configurations_valid, one.configurations_invalid, one.trials,
             _number(one.requests_median), _percent(one.p99_half_width), _percent(one.p99_open),
+            _rank_low(one),
             f"{_percent(one.p99_change)} ({one.repeats})" if one.repeats else "-",
             _fine(one.energy_half_width), _fine(one.energy_change),
         ]
@@ -107,6 +108,8 @@ def _markdown(found: list[Recorded]) -> str:
         ("Energy", lambda one: one.energy_model or one.energy_source),
         ("Measured", lambda one: one.when),
         ("Versions", lambda one: one.versions),
+        ("p99", lambda one: _RULES[one.p99_rank_low is None]),
+        ("Latencies", lambda one: _kept(one)),
     ):
         lines += _common_first(title, found, told)
     lines.append(f"- Hours of trials: {_recorded.hours(found):.1f}")
@@ -127,6 +130,26 @@ def _common_first(
         + (f" ({', '.join(f'`{name}`' for name in dict.fromkeys(of))})" if rank else "")
         for rank, (value, of) in enumerate(ordered)
     ]
+
+
+_RULES = {
+    False: "by the former rule, the nearest rank, one too low for half of all numbers of requests; "
+    "*p99 a rank low* is the share of the trials that it concerns, and by how much their p99 is too "
+    "low, estimated from their p95 and p99",
+    True: "by the ceiling's rank",
+}
+
+
+def _rank_low(one: Recorded) -> str:
+    if not one.p99_rank_low:
+        return "-" if one.p99_rank_low is None else "0%"
+    return f"{_percent(one.p99_rank_low)} by {_fine(one.p99_rank_low_by)}"
+
+
+def _kept(one: Recorded) -> str:
+    if not one.latencies_kept:
+        return "of single requests not kept"
+    return "of every request kept beside the database, in `latencies-<study>.npz`"
 
 
 def _number(value: float | None) -> str:

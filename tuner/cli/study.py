@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner import interrupts
-from tuner.cli import _arms, _evaluator, _format
+from tuner.cli import _arms, _evaluator, _format, _quiet
 from tuner.cli._arms import Plan, combinations
 from tuner.cli._progress import Progress
 from tuner.errors import UsageError
@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-watts", type=_format.positive_float, metavar="W", help="for the energy estimate")
     add("--objective", default="objectives.serving", metavar="MODULE",
         help="module that runs trials (default: %(default)s)")
+    _quiet.add_argument(parser)
     add("--quiet", action="store_true", help="no progress bar")
 
 
@@ -78,7 +79,9 @@ def run(args: argparse.Namespace) -> int:
         stack.enter_context(progress)
         with interrupts.allowed():
             evaluator = stack.enter_context(
-                _evaluator.open_evaluator(space, options, store.artifacts(url, name), progress.note)
+                _evaluator.open_evaluator(
+                    space, options, store.artifacts(url, name), progress.note, args.wait_for_quiet
+                )
             )
         if storage is None:
             storage = store.connect(url, create=True)

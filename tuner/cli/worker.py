@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from tuner import interrupts
-from tuner.cli import _arms, _evaluator, _format
+from tuner.cli import _arms, _evaluator, _format, _quiet
 from tuner.cli._arms import Plan
 from tuner.cli._progress import Progress
 from tuner.errors import StudyError, UsageError
@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="wait so long for the study to be there and calibrated")
     add("--timeout", type=_format.duration_s, metavar="TIME", help="start no trial after, e.g. 30m")
     _evaluator.add_program_arguments(parser)
+    _quiet.add_argument(parser)
     add("--quiet", action="store_true", help="no progress bar")
 
 
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
             stack.enter_context(progress)
             with interrupts.allowed():
                 evaluator = stack.enter_context(_evaluator.open_evaluator(
-                    space, again.options, folder, progress.note
+                    space, again.options, folder, progress.note, args.wait_for_quiet
                 ))
             _evaluator.refuse_other_environment(
                 first, evaluator.environment, apart_from=OF_THE_MACHINE if mixed else (),

@@ -13,15 +13,17 @@ _HOME = {
     "LEVELS": "levels",
     "StageObserver": "base",
     "StagePlan": "base",
+    "Neighbours": "neighbours",
     "calibrate": "levels",
     "disturbance": "machine",
     "rate_for": "levels",
     "run_stage": "stage",
     "ScriptedServer": "scripted",
-    "wait_until_calm": "machine",
+    "wait_until_quiet": "quiet",
 }
 
 __all__ = [
+    "Neighbours",
     "ScriptedServer",
     "StageObserver",
     "StagePlan",
@@ -29,7 +31,7 @@ __all__ = [
     "disturbance",
     "rate_for",
     "run_stage",
-    "wait_until_calm",
+    "wait_until_quiet",
 ]
 
 

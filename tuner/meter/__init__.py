@@ -17,9 +17,10 @@ from tuner.meter.fake import FakeMeter
 from tuner.meter.nvml import NvmlMeter
 from tuner.meter.pyrapl_meter import PyRaplMeter
 from tuner.meter.rapl import RaplMeter
-from tuner.meter.sources import choose, measure_idle, sources
+from tuner.meter.sources import IDLE_WAIT_S, choose, measure_idle, sources
 
 __all__ = [
+    "IDLE_WAIT_S",
     "CompositeMeter",
     "CpuTimeMeter",
     "FakeMeter",

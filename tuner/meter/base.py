@@ -20,6 +20,8 @@ class Meter(ABC):
     here; every later reading then carries ``idle_w`` and ``net_j``."""
     idle_interval_w: tuple[float, float] | None = None
     """95 % confidence interval of ``idle_w``; ``None`` = unknown."""
+    known_idle_w: float | None = None
+    """The idle baseline where it is a constant of the source's model, and so is never measured."""
 
     @abstractmethod
     def open(self, server_pids: Sequence[int] = (), client_pids: Sequence[int] = ()) -> None:
@@ -36,7 +38,8 @@ class Meter(ABC):
 
         Raises:
             RuntimeError: no window is open.
-            UnavailableError: the source vanished inside the window; there is no number.
+            UnavailableError: the source vanished inside the window, or counted less than nothing;
+                there is no number.
         """
 
     def describe(self) -> str:
@@ -47,14 +50,12 @@ class Meter(ABC):
         """Give back what the source holds (file handles, NVML)."""
 
 
-def net_j(
-    gross_j: float, client_j: float | None, idle_w: float | None, window_s: float
-) -> float | None:
-    """Gross less the client's share less the idle baseline (joules); ``None`` without a baseline.
+def net_j(server_j: float, idle_w: float | None, window_s: float) -> float | None:
+    """What serving is charged with less the idle baseline (joules); ``None`` without a baseline.
 
     A quiet window may end slightly below zero: that is the baseline's own error, and it is kept
     here; as a result only ``EnergyReading.resolved_net_j`` counts.
     """
     if idle_w is None:
         return None
-    return gross_j - (client_j or 0.0) - idle_w * window_s
+    return server_j - idle_w * window_s

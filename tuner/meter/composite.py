@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from tuner.errors import UsageError
 from tuner.measurement import EnergyReading
@@ -17,7 +17,8 @@ class CompositeMeter(Meter):
 
     The idle baseline belongs to the whole. A part that needs a baseline of its own to tell the
     client's share apart (RAPL) gets none, so the share is then unknown and stays in the sum:
-    ``client_j`` is the sum over the parts that know theirs, ``None`` where none but GPUs does.
+    ``client_j`` is the sum over the processor's parts, ``None`` where one cannot tell; so is
+    ``others_j``. Where a part's reading is no result, the whole is none.
     """
 
     def __init__(self, parts: Sequence[Meter]) -> None:
@@ -56,10 +57,12 @@ class CompositeMeter(Meter):
         window_s = readings[0].window_s
         gross_j = sum(reading.gross_j for reading in readings)
         # Only a processor's meter can know: a GPU's share of zero alone says nothing.
-        known = [reading.client_j for reading in readings if "busy_share" in reading.details]
-        told = [share for share in known if share is not None]
-        client_j = sum(told) if told and len(told) == len(known) else None
-        net = net_j(gross_j, client_j, self.idle_w, window_s)
+        processors = [reading for reading in readings if "busy_share" in reading.details]
+        client_j = _sum(reading.client_j for reading in processors)
+        others_j = _sum(reading.others_j for reading in processors)
+        server_j = gross_j - (client_j or 0.0) - (others_j or 0.0)
+        net = net_j(server_j, self.idle_w, window_s)
+        no_result = next((r.why_no_result for r in readings if r.why_no_result), (None, None))
         halves, resolutions = [_half_j(r) for r in readings], [r.resolution_j for r in readings]
         # Parts rise and fall together with the load, so their errors are added, not squared.
         half_j = None if None in halves else sum(half for half in halves if half is not None)
@@ -71,6 +74,7 @@ class CompositeMeter(Meter):
             window_s=window_s,
             gross_j=gross_j,
             client_j=client_j,
+            others_j=others_j,
             idle_w=self.idle_w,
             net_j=net,
             samples=min(reading.samples for reading in readings),
@@ -83,15 +87,21 @@ class CompositeMeter(Meter):
                 }
                 for reading in readings
             },
-            **fields(
-                gross_j - (client_j or 0.0), net, half_j, resolution_j, window_s,
-                self.idle_interval_w,
-            ),
+            invalid=no_result[1],
+            invalid_reason=no_result[0],
+            **fields(server_j, net, half_j, resolution_j, window_s, self.idle_interval_w),
         )
 
     def release(self) -> None:
         for part in self._parts:
             part.release()
+
+
+def _sum(shares: Iterable[float | None]) -> float | None:
+    """``None`` where there are none, or one of them is unknown."""
+    known = list(shares)
+    told = [share for share in known if share is not None]
+    return sum(told) if told and len(told) == len(known) else None
 
 
 def _half_j(reading: EnergyReading) -> float | None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tuner.measurement import EnergyReading
 from tuner.meter.base import Meter, net_j
 from tuner.meter.counters import Counter, CounterWindow
 from tuner.meter.cpu_share import CpuShares, CpuWindow
+from tuner.meter.mirrors import Mirrors
+from tuner.meter.power_model import IDLE_FRACTION
 from tuner.meter.uncertainty import fields, half_width_j
 
 UPDATE_S = 0.002
 """RAPL's counters advance in steps of about a millisecond: one step at each end of the window."""
 ATTRIBUTED = "attributed, not measured: (gross_j - idle_w x window) x client's CPU seconds / busy CPU seconds"
 NOT_ATTRIBUTED = "not told apart: without an idle baseline the dynamic part is unknown"
+
+
+OTHERS_LIMIT = 0.10
+"""Beyond this share of others a counter's reading is no result (docs/energy.md says why)."""
 
 
 def client_share_j(gross_j: float, idle_w: float | None, shares: CpuShares) -> float | None:
@@ -28,21 +34,55 @@ def client_share_j(gross_j: float, idle_w: float | None, shares: CpuShares) -> f
     return dynamic_j * shares.client_s / shares.busy_s if shares.busy_s else 0.0
 
 
+def others_share(
+    gross_j: float, client_j: float | None, idle_w: float | None, shares: CpuShares
+) -> float | None:
+    """How much of the reading is other processes' work, 0 … 1; ``None`` where no server is in sight.
+
+    The greater of two: their share of all CPUs' time, and of the energy that serving would be
+    charged with, by CPU seconds like the client's. Without a baseline what lies above idle is taken
+    to be as in the estimate's model, where idle is ``IDLE_FRACTION`` of full load.
+    """
+    if not shares.server_told or not shares.busy_s:
+        return None
+    if idle_w is None:
+        idle = IDLE_FRACTION / (IDLE_FRACTION + (1 - IDLE_FRACTION) * shares.busy_share)
+        dynamic_j = gross_j * (1 - idle)
+    else:
+        dynamic_j = max(0.0, gross_j - idle_w * shares.window_s)
+    charged_j = gross_j - (client_j or 0.0)
+    drawn = dynamic_j * shares.rest_s / shares.busy_s / charged_j if charged_j > 0 else 0.0
+    return min(1.0, max(0.0, shares.rest_share, drawn))
+
+
 class CounterMeter(Meter):
-    """Sums hardware counters over the window. Subclasses find the counters."""
+    """Sums hardware counters over the window. Subclasses find the counters.
+
+    Args:
+        counters: packages and the memory beside them.
+        missing: domains that cannot be read, and why; kept in every record.
+    """
 
     method = "counter"
 
-    def __init__(self, counters: Sequence[Counter]) -> None:
-        self._counters = tuple(counters)
+    def __init__(
+        self, counters: Sequence[Counter], missing: Mapping[str, str] | None = None
+    ) -> None:
+        self._counters, self._missing = tuple(counters), dict(missing or {})
         self._windows: tuple[CpuWindow, CounterWindow] | None = None
+        self._mirrors = Mirrors(self._counters)
+        self._mirrors.look()
+        self._mirrors.settle()
 
     @property
     def domains(self) -> tuple[str, ...]:
-        return tuple(counter.name for counter in self._counters)
+        mirrors = self._mirrors.found()
+        return tuple(counter.name for counter in self._counters if counter.name not in mirrors)
 
     def describe(self) -> str:
-        return f"counters of {', '.join(self.domains)}"
+        mirrors = [f"{mirror} shows {name} again" for mirror, name in self._mirrors.found().items()]
+        missing = [f"without {name}: {why}" for name, why in self._missing.items()]
+        return "; ".join([f"counters of {', '.join(self.domains)}", *mirrors, *missing])
 
     def open(self, server_pids: Sequence[int] = (), client_pids: Sequence[int] = ()) -> None:
         if self._windows is not None:
@@ -63,17 +103,36 @@ class CounterMeter(Meter):
             window_s, joules = counter_window.close()
         finally:
             shares = cpu_window.close()
-        gross_j = sum(joules.values())
+        self._mirrors.look()
+        self._mirrors.settle()
+        mirrors, missing = self._mirrors.found(), dict(self._missing)
+        still_s = {
+            name: seconds
+            for name, seconds in counter_window.stood_still_s().items()
+            if name not in mirrors
+        }
+        for name, seconds in still_s.items():
+            if not name.startswith("package-"):
+                missing[name] = f"stood still for {seconds:.3g} s"
+        domains = tuple(name for name in self.domains if name not in missing)
+        gross_j = sum(joules[name] for name in domains)
         client_j = client_share_j(gross_j, self.idle_w, shares)
-        net = net_j(gross_j, client_j, self.idle_w, window_s)
+        server_j = gross_j - (client_j or 0.0)
+        net = net_j(server_j, self.idle_w, window_s)
+        share = others_share(gross_j, client_j, self.idle_w, shares)
+        reason, why = _no_result(still_s, shares, share)
         resolution_j = gross_j / window_s * UPDATE_S
         # The client's attributed share is taken as exact: the interval is the whole's.
-        times_s, counted_j = zip(*counter_window.looks)
-        half_j = half_width_j(times_s, counted_j, resolution_j)
+        counted = [place for place, name in enumerate(joules) if name in domains]
+        half_j = half_width_j(
+            [when_s for when_s, _ in counter_window.looks],
+            [sum(each[place] for place in counted) for _, each in counter_window.looks],
+            resolution_j,
+        )
         return EnergyReading(
             source=self.name,
             method=self.method,
-            domains=self.domains,
+            domains=domains,
             window_s=window_s,
             gross_j=gross_j,
             client_j=client_j,
@@ -81,18 +140,38 @@ class CounterMeter(Meter):
             net_j=net,
             samples=len(counter_window.looks),
             details={
-                "domain_j": joules,
+                "domain_j": {name: joules[name] for name in domains},
+                "domains_mirrored": mirrors,
+                "domains_missing": missing,
+                "others_share": share,
                 "client_j_from": NOT_ATTRIBUTED if client_j is None else ATTRIBUTED,
                 "sample_period_s": counter_window.period_s,
                 **shares.details(),
             },
-            **fields(
-                gross_j - (client_j or 0.0), net, half_j, resolution_j, window_s,
-                self.idle_interval_w,
-            ),
+            invalid=why,
+            invalid_reason=reason,
+            **fields(server_j, net, half_j, resolution_j, window_s, self.idle_interval_w),
         )
 
     def release(self) -> None:
         windows, self._windows = self._windows, None
         for window in windows or ():
             window.abandon()
+
+
+def _no_result(
+    still_s: Mapping[str, float], shares: CpuShares, share: float | None
+) -> tuple[str, str] | tuple[None, None]:
+    """Reason and words where the reading is no result."""
+    for name, seconds in still_s.items():
+        if name.startswith("package-"):
+            return "energy_still", (
+                f"{name}: the energy counter stood still for {seconds:.3g} s, with the CPUs busy "
+                f"{shares.busy_share:.0%} of the time"
+            )
+    if share is not None and share > OTHERS_LIMIT:
+        return "energy_disturbed", (
+            f"other work took {share:.0%} of the energy or of the CPUs' time, which a counter "
+            f"cannot tell apart; at most {OTHERS_LIMIT:.0%} is a result"
+        )
+    return None, None

@@ -11,6 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from tuner.errors import UnavailableError
 from tuner.meter.background import Background
@@ -18,6 +19,8 @@ from tuner.meter.background import Background
 MAX_ZONE_W = 2000.0
 """No single package or memory domain draws more; the largest server packages stay near 500 W."""
 MAX_PERIOD_S = 1.0
+STILL_S = 0.5
+"""A counter that does not move for so long stands still."""
 SETTLE_S = 0.05
 """Slack for counters that are updated in steps (RAPL: about every millisecond)."""
 
@@ -51,8 +54,8 @@ class CounterWindow:
         self._counters, self._clock = counters, clock
         self._advances = [_Advance(c.read_j(), clock()) for c in counters]
         self._start_s = clock()
-        self.looks: list[tuple[float, float]] = [(self._start_s, 0.0)]
-        """Time and joules of all counters since the start, at each look."""
+        self.looks: list[tuple[float, tuple[float, ...]]] = [(self._start_s, (0.0,) * len(counters))]
+        """Time, and joules of each counter since the start, at each look."""
         # Two looks per round at the greatest power.
         shortest_j = min(counter.range_j for counter in counters)
         self.period_s = min(MAX_PERIOD_S, shortest_j / MAX_ZONE_W / 2)
@@ -77,7 +80,23 @@ class CounterWindow:
                 )
             advance.total_j += moved_j
             advance.last_j, advance.last_s = now_j, now_s
-        self.looks.append((self._clock(), sum(a.total_j for a in self._advances)))
+        self.looks.append((self._clock(), tuple(a.total_j for a in self._advances)))
+
+    def stood_still_s(self) -> dict[str, float]:
+        """Counters that did not move, and for how long (seconds) between two looks.
+
+        Hardware updates them every millisecond, and nothing that is switched on draws nothing. Looks
+        closer than ``STILL_S`` tell nothing, unless they are the whole window.
+        """
+        still: dict[str, float] = {}
+        spans = [(b[0] - a[0], a[1], b[1]) for a, b in pairwise(self.looks)]
+        spans = [span for span in spans if span[0] >= STILL_S]
+        spans.append((self.looks[-1][0] - self.looks[0][0], self.looks[0][1], self.looks[-1][1]))
+        for span_s, before, after in spans:
+            for place, counter in enumerate(self._counters):
+                if after[place] == before[place]:
+                    still[counter.name] = max(span_s, still.get(counter.name, 0.0))
+        return still
 
     def abandon(self) -> None:
         """Stop looking; there is no reading."""

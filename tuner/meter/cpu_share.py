@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
 
 from tuner.meter.background import Background
-from tuner.meter.processes import ProcessTree, all_processes
+from tuner.meter.machine_stat import MachineTimes, read_machine, why_not_the_machines
+from tuner.meter.processes import PROC, AllProcesses, ProcessTree, all_processes
 
 SAMPLE_PERIOD_S = 1.0
 """How often the trees are looked at inside a window, for processes that nobody waits for."""
+SURELY_SEEN_S = 1.0
+"""A window of this length in which no process at all burned a clock tick tells of no clock."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,13 @@ class CpuShares:
     """Process ids that did not exist when the window opened: their time is in the rest."""
     looks: tuple[CpuLook, ...] = ()
     """One about every second, the window's two ends included."""
+    server_told: bool | None = None
+    """Whether the server's processes were in sight; ``None`` = there is no server."""
+    server_processes: int = 1
+    not_the_machines: str | None = None
+    """Why /proc/stat was not used; ``busy_s`` is then what the processes in sight burned."""
+    untold: str | None = None
+    """Why not even the server's own CPU time is known."""
 
     @property
     def rest_s(self) -> float:
@@ -51,8 +62,14 @@ class CpuShares:
         """Busy part of all CPUs, 0 … 1."""
         return self.busy_s / (self.cpus * self.window_s)
 
+    @property
+    def rest_share(self) -> float:
+        """Part of all CPUs that neither server nor client used, 0 … 1."""
+        return self.rest_s / (self.cpus * self.window_s)
+
     def details(self) -> dict[str, Any]:
         """For the record, units in the names."""
+        told = self.not_the_machines
         return {
             "cpus": self.cpus,
             "busy_share": self.busy_share,
@@ -61,45 +78,68 @@ class CpuShares:
             "rest_cpu_s": self.rest_s,
             "steal_cpu_s": self.steal_s,
             "missing_pids": list(self.missing_pids),
+            "busy_from": "/proc/stat" if told is None else f"the processes in sight: {told}",
         }
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """One look, before it is known whether /proc/stat can be believed."""
+
+    elapsed_s: float
+    machine: MachineTimes | None
+    seen_s: float
+    server_s: float
+    client_s: float
 
 
 class CpuWindow:
     """Open from construction until ``close``.
 
-    Busy is what is neither idle, nor waiting for a disk (a CPU in iowait is idle), nor stolen:
+    Server and client are what their processes themselves used (/proc/PID/stat). Busy is what is
+    neither idle, nor waiting for a disk (a CPU in iowait is idle), nor stolen:
     ``cpus x time − (idle + iowait + steal)``. Unlike user + system + …, which most kernels count by
-    looking at who runs at each clock tick, idle time is exact on tickless kernels. Time of guests
-    (guest, guest_nice) is inside user and nice in /proc/stat, and needs no adding.
+    looking at who runs at each clock tick, idle time is exact on tickless kernels. Where /proc/stat
+    is not this machine's, busy is what all processes in sight burned.
+
+    Args:
+        proc: where ``/proc`` is; cpus: how many CPUs the machine has; clock: seconds.
     """
 
-    def __init__(self, server_pids: Sequence[int] = (), client_pids: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        server_pids: Sequence[int] = (),
+        client_pids: Sequence[int] = (),
+        *,
+        proc: Path = PROC,
+        cpus: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._proc, self._clock = proc, clock
+        everything = all_processes(proc)
         # The server's subtree stays the server's even where the client is its ancestor.
-        everything = all_processes() if server_pids or client_pids else {}
         self._server = ProcessTree(server_pids, set(client_pids) - set(server_pids), everything)
         self._client = ProcessTree(client_pids, server_pids, everything)
-        self._cpus = psutil.cpu_count() or 1
+        self._all = AllProcesses(everything)
+        self._server_pids = tuple(server_pids)
+        self._cpus = cpus or psutil.cpu_count() or 1
         watched = bool(server_pids or client_pids)
-        self._looks = [CpuLook(0.0, 0.0, 0.0, 0.0)]
-        self._start, self._start_s = psutil.cpu_times(), time.monotonic()
+        self._start, self._start_s = read_machine(proc), clock()
+        self._looks = [_Raw(0.0, self._start, 0.0, 0.0, 0.0)]
         self._background = Background(self._sample, SAMPLE_PERIOD_S) if watched else None
 
     def _sample(self) -> None:
-        now, now_s = psutil.cpu_times(), time.monotonic()
-        everything = all_processes()
-        self._server.sample(everything)
-        self._client.sample(everything)
-        elapsed_s = now_s - self._start_s
-        busy_s = max(0.0, self._cpus * elapsed_s - sum(self._resting(now)))
-        look = CpuLook(elapsed_s, busy_s, self._server.cpu_s, self._client.cpu_s)
-        self._looks.append(look)
+        self._look(read_machine(self._proc), self._clock())
 
-    def _resting(self, now: Any) -> list[float]:
-        """Seconds since the start in which CPUs were idle, waited for a disk, were stolen."""
-        return [
-            getattr(now, field, 0.0) - getattr(self._start, field, 0.0)
-            for field in ("idle", "iowait", "steal")
-        ]
+    def _look(self, now: MachineTimes | None, now_s: float) -> None:
+        everything = all_processes(self._proc)
+        for tree in (self._server, self._client, self._all):
+            tree.sample(everything)
+        self._looks.append(
+            _Raw(
+                now_s - self._start_s, now, self._all.cpu_s, self._server.cpu_s, self._client.cpu_s
+            )
+        )
 
     def abandon(self) -> None:
         """Stop looking; there is no reading."""
@@ -107,27 +147,51 @@ class CpuWindow:
             self._background.cancel()
 
     def close(self) -> CpuShares:
-        end, end_s = psutil.cpu_times(), time.monotonic()
+        # The end before anything that takes time, such as a scan under way.
+        end, end_s = read_machine(self._proc), self._clock()
         if self._background is not None:
             self._background.stop()
-            self._sample()
-        window_s = end_s - self._start_s
-        idle_s, iowait_s, steal_s = self._resting(end)
-        limit_s = self._cpus * window_s
-        server_s, client_s = self._server.cpu_s, self._client.cpu_s
-        # Both clocks advance in steps of 10 ms, so the parts may exceed the whole by a step or two.
-        busy_s = min(limit_s, max(limit_s - idle_s - iowait_s - steal_s, server_s + client_s))
-        scale = min(1.0, busy_s / (server_s + client_s)) if server_s + client_s else 1.0
-        return CpuShares(
-            window_s=window_s,
-            cpus=self._cpus,
-            busy_s=busy_s,
-            server_s=server_s * scale,
-            client_s=client_s * scale,
-            steal_s=max(0.0, steal_s),
-            missing_pids=self._server.missing + self._client.missing,
-            looks=(
-                *self._looks[: None if self._background is None else -1],
-                CpuLook(window_s, busy_s, server_s * scale, client_s * scale),
-            ),
+        self._look(end, end_s)
+        last = self._looks[-1]
+        why = why_not_the_machines(
+            self._start, last.machine, self._cpus, last.elapsed_s, last.seen_s
         )
+        steal_s = 0.0
+        if why is None and self._start is not None and last.machine is not None:
+            steal_s = max(0.0, last.machine.steal_s - self._start.steal_s)
+        looks = tuple(self._told(raw, believed=why is None) for raw in self._looks)
+        told = bool(set(self._server_pids) - set(self._server.missing))
+        return CpuShares(
+            window_s=last.elapsed_s,
+            cpus=self._cpus,
+            busy_s=looks[-1].busy_s,
+            server_s=looks[-1].server_s,
+            client_s=looks[-1].client_s,
+            steal_s=steal_s,
+            missing_pids=self._server.missing + self._client.missing,
+            looks=looks,
+            server_told=told if self._server_pids else None,
+            server_processes=self._server.members,
+            not_the_machines=why,
+            untold=self._untold(why, last, told),
+        )
+
+    def _told(self, raw: _Raw, *, believed: bool) -> CpuLook:
+        limit_s, parts_s = self._cpus * raw.elapsed_s, raw.server_s + raw.client_s
+        busy_s = raw.seen_s
+        if believed and self._start is not None and raw.machine is not None:
+            rested_s = raw.machine.resting_s - self._start.resting_s
+            busy_s = limit_s - rested_s - (raw.machine.steal_s - self._start.steal_s)
+        # All clocks advance in steps of 10 ms, so the parts may exceed the whole by a step or two.
+        busy_s = min(limit_s, max(0.0, busy_s, parts_s))
+        scale = min(1.0, busy_s / parts_s) if parts_s else 1.0
+        return CpuLook(raw.elapsed_s, busy_s, raw.server_s * scale, raw.client_s * scale)
+
+    def _untold(self, why: str | None, last: _Raw, told: bool) -> str | None:
+        if not self._server_pids:
+            return None
+        if why is not None and not told:
+            return f"the server's processes are out of sight, and {why}"
+        if told and last.seen_s == 0 and last.elapsed_s >= SURELY_SEEN_S:
+            return f"no process burned any CPU time in {last.elapsed_s:.3g} s, by /proc/PID/stat"
+        return None

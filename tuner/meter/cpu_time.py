@@ -1,7 +1,8 @@
 """Energy estimated from CPU time, for machines whose energy counters are out of reach.
 
-    gross  = idle_w x time + (max_w − idle_w) x busy share x time
-    client = (max_w − idle_w) x client's CPU seconds / CPUs
+    serving = idle_w x time + (max_w − idle_w) x server's CPU seconds / CPUs
+    client  =                 (max_w − idle_w) x client's CPU seconds / CPUs
+    others  =                 (max_w − idle_w) x all other CPU seconds / CPUs
 
 the linear power model of Fan, Weber and Barroso, "Power provisioning for a warehouse-sized
 computer" (ISCA 2007). It knows nothing of clock frequency, of which instructions ran, or of memory:
@@ -15,13 +16,16 @@ from collections.abc import Sequence
 from tuner.measurement import EnergyReading
 from tuner.meter.base import Meter, net_j
 from tuner.meter.cpu_share import CpuWindow
+from tuner.meter.machine_stat import TICK_S
 from tuner.meter.power_model import PowerModel, power_model
-from tuner.meter.processes import TICK_S
 from tuner.meter.uncertainty import fields, half_width_j
 
 
 class CpuTimeMeter(Meter):
     """Estimates the CPU package's energy; works on any Linux machine.
+
+    Serving is charged with idle power and what its own processes used. Where the server's processes
+    are out of sight, ``others_j`` is ``None`` and all but the client's share is charged to it.
 
     Args:
         idle_w, max_w: the model's constants in watts; by default see ``power_model``.
@@ -35,6 +39,7 @@ class CpuTimeMeter(Meter):
 
     def __init__(self, idle_w: float | None = None, max_w: float | None = None) -> None:
         self.model: PowerModel = power_model(idle_w, max_w)
+        self.known_idle_w = self.model.idle_w
         self._window: CpuWindow | None = None
 
     def describe(self) -> str:
@@ -57,13 +62,19 @@ class CpuTimeMeter(Meter):
         joules_per_cpu_s = (model.max_w - model.idle_w) / shares.cpus
         gross_j = model.idle_w * shares.window_s + joules_per_cpu_s * shares.busy_s
         client_j = joules_per_cpu_s * shares.client_s
-        net = net_j(gross_j, client_j, self.idle_w, shares.window_s)
-        # Each CPU's idle time advances in clock ticks.
-        resolution_j = joules_per_cpu_s * shares.cpus * TICK_S
+        # Without a server all but the client's work is others'; one out of sight may be any of it.
+        whole = shares.server_told is False
+        others_j = None if whole else joules_per_cpu_s * max(0.0, shares.rest_s)
+        server_j = gross_j - client_j - (others_j or 0.0)
+        net = net_j(server_j, self.idle_w, shares.window_s)
+        # A process's user and system time are told in whole clock ticks.
+        ticks = shares.cpus if whole else 2 * shares.server_processes
+        resolution_j = joules_per_cpu_s * ticks * TICK_S
         half_j = half_width_j(
             [look.elapsed_s for look in shares.looks],
             [
-                model.idle_w * look.elapsed_s + joules_per_cpu_s * (look.busy_s - look.client_s)
+                model.idle_w * look.elapsed_s
+                + joules_per_cpu_s * (look.busy_s - look.client_s if whole else look.server_s)
                 for look in shares.looks
             ],
             resolution_j,
@@ -75,6 +86,7 @@ class CpuTimeMeter(Meter):
             window_s=shares.window_s,
             gross_j=gross_j,
             client_j=client_j,
+            others_j=others_j,
             idle_w=self.idle_w,
             net_j=net,
             samples=len(shares.looks),
@@ -89,10 +101,9 @@ class CpuTimeMeter(Meter):
                 "rest_dynamic_j": joules_per_cpu_s * shares.rest_s,
                 **shares.details(),
             },
-            **fields(
-                gross_j - client_j, net, half_j, resolution_j, shares.window_s,
-                self.idle_interval_w,
-            ),
+            invalid=shares.untold,
+            invalid_reason="energy_untold" if shares.untold else None,
+            **fields(server_j, net, half_j, resolution_j, shares.window_s, self.idle_interval_w),
         )
 
     def release(self) -> None:

@@ -15,7 +15,8 @@ class FakeMeter(Meter):
 
     Args:
         watts: watts of each window in turn; an exception in its place is raised by ``close``.
-        client_share: part of the window's energy that is the client's; ``None`` = can't be told.
+        client_share, others_share: parts of the window's energy that are the client's and other
+            processes'; ``None`` = can't be told.
         clock: seconds, for windows of scripted length.
 
     ``windows`` keeps the process ids that each window was opened with.
@@ -29,9 +30,11 @@ class FakeMeter(Meter):
         watts: Iterable[float | TunerError] = (10.0,),
         *,
         client_share: float | None = None,
+        others_share: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._watts, self._client_share, self._clock = list(watts), client_share, clock
+        self._watts, self._clock = list(watts), clock
+        self._client_share, self._others_share = client_share, others_share
         self._opened_s: float | None = None
         self.windows: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
         self.released = False
@@ -51,7 +54,11 @@ class FakeMeter(Meter):
         if isinstance(watts, TunerError):
             raise watts
         gross_j = watts * window_s
-        client_j = None if self._client_share is None else gross_j * self._client_share
+        client_j, others_j = (
+            None if share is None else gross_j * share
+            for share in (self._client_share, self._others_share)
+        )
+        server_j = gross_j - (client_j or 0.0) - (others_j or 0.0)
         return EnergyReading(
             source=self.name,
             method=self.method,
@@ -59,8 +66,9 @@ class FakeMeter(Meter):
             window_s=window_s,
             gross_j=gross_j,
             client_j=client_j,
+            others_j=others_j,
             idle_w=self.idle_w,
-            net_j=net_j(gross_j, client_j, self.idle_w, window_s),
+            net_j=net_j(server_j, self.idle_w, window_s),
         )
 
     def release(self) -> None:

@@ -169,7 +169,8 @@ class NvmlMeter(Meter):
         window_s = times_s[-1] - times_s[0]
         joules = {name: self._joules(place) for place, name in enumerate(self._handles)}
         gross_j = sum(joules.values())
-        net = net_j(gross_j, 0.0, self.idle_w, window_s)
+        net = net_j(gross_j, self.idle_w, window_s)
+        still = [name for name, drawn_j in joules.items() if drawn_j == 0]
         resolution_j = gross_j / window_s * UPDATE_S if window_s else None
         half_j = half_width_j(times_s, self._cumulative_j(), resolution_j or 0.0)
         details: dict[str, Any] = {"domain_j": joules, "client_j_from": "the client uses no GPU"}
@@ -186,6 +187,8 @@ class NvmlMeter(Meter):
             net_j=net,
             samples=len(self._samples),
             details=details,
+            invalid=f"{', '.join(still)}: no energy in {window_s:.3g} s" if still else None,
+            invalid_reason="energy_still" if still else None,
             **fields(gross_j, net, half_j, resolution_j, window_s, self.idle_interval_w),
         )
 
@@ -201,14 +204,17 @@ class NvmlMeter(Meter):
         return list(accumulate(steps, initial=0.0))
 
     def _joules(self, place: int) -> float:
+        name = list(self._handles)[place]
         if self.method == "counter":
-            moved_j = self._samples[-1][1][place] - self._samples[0][1][place]
-            if moved_j < 0:
-                raise UnavailableError(
-                    f"{list(self._handles)[place]}: the energy counter went back by {-moved_j:g} J; "
-                    "was the driver reloaded?"
-                )
-            return moved_j
+            for (_, before), (_, after) in pairwise(self._samples):
+                if after[place] < before[place]:
+                    raise UnavailableError(
+                        f"{name}: the energy counter went back by {before[place] - after[place]:g} "
+                        "J; was the driver reloaded?"
+                    )
+            return self._samples[-1][1][place] - self._samples[0][1][place]
+        if (least_w := min(values[place] for _, values in self._samples)) < 0:
+            raise UnavailableError(f"{name}: reports {least_w:g} W, less than nothing")
         return sum(
             (later[1][place] + earlier[1][place]) / 2 * (later[0] - earlier[0])
             for earlier, later in pairwise(self._samples)

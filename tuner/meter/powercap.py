@@ -9,6 +9,8 @@ inside, and maybe one for the platform:
     intel-rapl:0:2      dram         beside the package's counter: counted
     intel-rapl:1        psys         the whole platform, packages included: not counted
 
+A zone that cannot be read does not take the others away: it is named as missing.
+
 ``intel-rapl-mmio`` shows the same package through another register and is left alone. Sources:
 Linux Documentation/power/powercap/powercap.rst and drivers/powercap/intel_rapl_common.c; Intel
 Software Developer's Manual, volume 3B, "RAPL Domains".
@@ -61,21 +63,24 @@ def read_number(file: Path) -> int:
         raise UnavailableError(f"{file}: holds {text.strip()!r}, not a number") from None
 
 
-def _subzones(folder: Path, prefix: str) -> Iterator[tuple[Path, str]]:
-    """Zones directly inside ``folder`` whose names start with ``prefix:``, and what each covers."""
+def _subzones(folder: Path, prefix: str) -> Iterator[tuple[Path, str | None]]:
+    """Zones directly inside ``folder`` whose names start with ``prefix:``, and what each covers.
+
+    ``None`` where a zone does not tell.
+    """
     found = [p for p in folder.glob(f"{prefix}:*") if p.name[len(prefix) + 1 :].isdigit()]
     for zone in sorted(found, key=lambda p: int(p.name.rsplit(":", 1)[1])):
         try:
             yield zone, (zone / "name").read_text().strip()
         except OSError:
-            continue
+            yield zone, None
 
 
-def find_zones(powercap: Path = POWERCAP) -> tuple[Zone, ...]:
-    """The domains to add up: every package, and the memory beside it.
+def find_zones(powercap: Path = POWERCAP) -> tuple[tuple[Zone, ...], dict[str, str]]:
+    """The domains to add up, every package and the memory beside it; and those missing, with why.
 
     Raises:
-        UnavailableError: there are none, or they may not be read; the message says what to do.
+        UnavailableError: there is no package, or none may be read; the message says what to do.
     """
     root = powercap / "intel-rapl"
     if not root.is_dir():
@@ -85,24 +90,39 @@ def find_zones(powercap: Path = POWERCAP) -> tuple[Zone, ...]:
             "nearest is the estimate: energy source cpu_time"
         )
     zones: list[Zone] = []
+    missing: dict[str, str] = {}
     for package, covers in _subzones(root, "intel-rapl"):
+        if covers is None:
+            missing[package.name] = f"{package}/name: cannot be read"
+            continue
         if not covers.startswith("package-"):
             continue
         parts = [(package, covers)]
-        parts += [
-            (child, f"dram-{covers.removeprefix('package-')}")
-            for child, inside in _subzones(package, package.name)
-            if inside == "dram"
-        ]
+        for child, inside in _subzones(package, package.name):
+            if inside == "dram":
+                parts.append((child, f"dram-{covers.removeprefix('package-')}"))
+            elif inside is None:
+                missing[child.name] = f"{child}/name: cannot be read"
         for folder, name in parts:
-            range_uj = read_number(folder / "max_energy_range_uj")
-            read_number(folder / "energy_uj")
-            if range_uj <= 0:
-                raise UnavailableError(f"{folder}/max_energy_range_uj: {range_uj} is no range")
-            zones.append(Zone(name, folder, range_uj / 1e6))
-    if not zones:
-        raise UnavailableError(f"no RAPL: {root} holds no package domain")
-    return tuple(zones)
+            try:
+                zones.append(_zone(folder, name))
+            except UnavailableError as error:
+                missing[name] = str(error)
+    if not any(zone.name.startswith("package-") for zone in zones):
+        raise UnavailableError(
+            next((why for name, why in missing.items() if name.startswith("package-")), None)
+            or f"no RAPL: {root} holds no package domain"
+        )
+    return tuple(zones), missing
+
+
+def _zone(folder: Path, name: str) -> Zone:
+    range_uj = read_number(folder / "max_energy_range_uj")
+    if range_uj <= 0:
+        raise UnavailableError(f"{folder}/max_energy_range_uj: {range_uj} is no range")
+    if (now_uj := read_number(folder / "energy_uj")) < 0:
+        raise UnavailableError(f"{folder}/energy_uj: {now_uj} is no energy")
+    return Zone(name, folder, range_uj / 1e6)
 
 
 class PowercapCounter(Counter):

@@ -32,7 +32,8 @@ class PyRaplMeter(CounterMeter):
     name = "pyrapl"
 
     def __init__(self) -> None:
-        zones = {zone.name: zone for zone in find_zones()}
+        found, missing = find_zones()
+        zones = {zone.name: zone for zone in found}
         try:
             pyrapl: Any = importlib.import_module("pyRAPL")
         except ImportError as error:
@@ -57,13 +58,15 @@ class PyRaplMeter(CounterMeter):
         for index, value in enumerate(readings):
             if value >= 0:
                 name = f"{('package', 'dram')[index % 2]}-{index // 2}"
+                if name in missing:
+                    continue
                 if name not in zones:
                     raise UnavailableError(f"pyRAPL reads {name}, which powercap lacks; {INSTEAD}")
                 counters.append(PyRaplCounter(sensor, index, zones[name]))
         unread = set(zones) - {counter.name for counter in counters}
         if unread:
             raise UnavailableError(f"pyRAPL does not read {', '.join(sorted(unread))}; {INSTEAD}")
-        super().__init__(counters)
+        super().__init__(counters, missing)
 
 
 class PyRaplCounter(Counter):

@@ -18,4 +18,5 @@ class RaplMeter(CounterMeter):
     name = "rapl"
 
     def __init__(self, powercap: Path = POWERCAP) -> None:
-        super().__init__([PowercapCounter(zone) for zone in find_zones(powercap)])
+        zones, missing = find_zones(powercap)
+        super().__init__([PowercapCounter(zone) for zone in zones], missing)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from tuner.measurement import METRICS
+from tuner.store import latencies
 
 DROPPED = ("owner", "mark", "beat", *METRICS)
 """Attributes of a trial that matter only until it ends, and copies of what its measurement holds."""
@@ -17,7 +19,8 @@ UNDER_LOAD = ("overloaded", "errors", "client_limited", "no_answers")
 """Failures of a server that ran well, whose log tells nothing that the reason doesn't."""
 _FINISHED = "trial_id IN (SELECT trial_id FROM trials WHERE state IN ('COMPLETE', 'FAIL'))"
 _TOLD = (
-    "SELECT trial_user_attribute_id, key, value_json FROM trial_user_attributes "
+    "SELECT trial_user_attribute_id, key, value_json, study_name, number "
+    "FROM trial_user_attributes NATURAL JOIN trials NATURAL JOIN studies "
     f"WHERE key IN ('measurement', 'message', 'log_tail') AND {_FINISHED}"
 )
 
@@ -25,7 +28,8 @@ _TOLD = (
 def pack(file: Path) -> None:
     """Drop what no analysis reads from the finished trials of a file, and give the space back.
 
-    That is who ran a trial, each stage's second-by-second timeline, and the metrics' copies for
+    Every latency of the trials goes into files beside it (``latencies``), and their records say so.
+    What is dropped is who ran a trial, each stage's second-by-second timeline, and the metrics' copies for
     Optuna's dashboard, which still shows the objectives; every result, interval and circumstance
     stays. Logs stay where the server failed by itself. Where this machine keeps its Python and its
     files is nobody's business: ``python`` and ``~`` take the place of these folders. Nobody else
@@ -45,20 +49,44 @@ def pack(file: Path) -> None:
                 [(json.dumps(reason),) for reason in UNDER_LOAD],
             )
             told = database.execute(_TOLD).fetchall()
+            kept = _keep_latencies(file, told)
             database.executemany(
                 "UPDATE trial_user_attributes SET value_json = ? WHERE trial_user_attribute_id = ?",
-                [(_without_folders(_slim(text) if key == "measurement" else text), row)
-                 for row, key, text in told],
+                [
+                    (_without_folders(
+                        _slim(text, kept.get((study, number))) if key == "measurement" else text
+                    ), row)
+                    for row, key, text, study, number in told
+                ],
             )
         database.execute("VACUUM")
         # All of it into the one file, which stays as it is however often it is read.
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def _slim(text: str) -> str:
+def _keep_latencies(
+    file: Path, told: Sequence[tuple[int, str, str, str, int]]
+) -> dict[tuple[str, int], str]:
+    """Put the samples of each study into its file; study and number -> what the record says then."""
+    samples: dict[str, list[tuple[int, Path]]] = {}
+    for _, key, text, study, number in told:
+        path = (json.loads(text).get("stage") or {}).get("samples_file") if key == "measurement" else None
+        if path and not path.startswith(latencies.PREFIX):
+            samples.setdefault(study, []).append((number, Path(path).expanduser()))
+    return {
+        (study, number): latencies.reference(study, number)
+        for study, found in samples.items()
+        for number in latencies.keep(latencies.file_of(file, study), found)
+        if number in {each for each, _ in found}
+    }
+
+
+def _slim(text: str, samples: str | None) -> str:
     measurement: dict[str, Any] = json.loads(text)
     if "stage" in measurement:
         measurement["stage"].pop("timeline", None)
+        if samples is not None:
+            measurement["stage"]["samples_file"] = samples
     return json.dumps(measurement, separators=(",", ":"))
 
 
