@@ -341,3 +341,85 @@ def test_the_loop_reads_no_measurements(space: Space, url: str) -> None:
     assert (record.values, record.violations, record.notes, record.configuration) == (
         whole.values, whole.violations, whole.notes, whole.configuration
     )
+
+
+def _stored(url: str, text: str, *configurations: dict) -> list[optuna.trial.FrozenTrial]:
+    """The trials of a new study as Optuna reads them."""
+    space = parse(text)
+    kept = Store.create(url, "listed", space, {})
+    for configuration in configurations:
+        kept.finish(kept.start(configuration, space, {}, {}), measured(20.0, 0.5), space)
+    return optuna.load_study(study_name="listed", storage=url).trials
+
+
+@pytest.mark.parametrize(
+    ("values", "form"),
+    [
+        ("[1, 2, 16]", optuna.distributions.IntDistribution(1, 16, log=True)),
+        ("[1, 2, 3, 4]", optuna.distributions.IntDistribution(1, 4)),
+        ("[0, 1000, 5000]", optuna.distributions.IntDistribution(0, 5000)),
+        ("[16, 1, 4]", optuna.distributions.IntDistribution(1, 16, log=True)),
+        ("[-2, 7]", optuna.distributions.IntDistribution(-2, 7)),
+        ("[8]", optuna.distributions.IntDistribution(8, 8)),
+        ("[0.1, 0.2, 0.8]", optuna.distributions.FloatDistribution(0.1, 0.8, log=True)),
+        ("[0.25, 0.5, 0.75]", optuna.distributions.FloatDistribution(0.25, 0.75)),
+        ("[0.5, 1, 10]", optuna.distributions.FloatDistribution(0.5, 10, log=True)),
+        ("[false, true]", optuna.distributions.CategoricalDistribution((False, True))),
+        ("['1', '16', '2']", optuna.distributions.CategoricalDistribution(("1", "16", "2"))),
+        ("[1, 9007199254740993]",
+         optuna.distributions.CategoricalDistribution((1, 9007199254740993))),
+        ("[1, 9007199254740992]", optuna.distributions.IntDistribution(1, 9007199254740992)),
+    ],
+)
+def test_listed_numbers_are_stored_in_the_order_of_their_size(values: str, form: object) -> None:
+    parameter = parse(f"parameters: {{x: {values}}}").parameters[0]
+    assert store.distribution(parameter) == form
+
+
+def test_a_whole_number_among_fractions_comes_back_whole(url: str) -> None:
+    given: list[dict] = [{"x": 0.5}, {"x": 1}, {"x": 10}]
+    text = "parameters: {x: [0.5, 1, 10]}"
+    (_, one, _) = _stored(url, text, *given)
+    assert one.params == {"x": 1.0}
+    records = Store.open(url, "listed").records()
+    assert [r.configuration for r in records] == given
+    assert [type(r.configuration["x"]) for r in records] == [float, int, int]
+    kept, space = Store.open(url, "listed"), parse(text)
+    assert kept.claim({"x": 1}, space, {}, {}, known=()) is None
+
+
+def test_a_study_begun_with_categories_goes_on_with_them(url: str) -> None:
+    space = parse("name: old\nparameters: {x: [1, 2, 16]}")
+    kept = Store.create(url, "old", space, {})
+    study = optuna.load_study(study_name="old", storage=url)
+    study._storage.set_study_user_attr(study._study_id, "numbers", None)
+    kept = Store.create(url, "old", space, {})
+    for x in (1, 16):
+        kept.finish(kept.start({"x": x}, space, {}, {}), measured(20.0, 0.5), space)
+    assert [r.configuration for r in kept.records()] == [{"x": 1}, {"x": 16}]
+    trials = optuna.load_study(study_name="old", storage=url).trials
+    assert [t.distributions["x"] for t in trials] == [
+        optuna.distributions.CategoricalDistribution((1, 2, 16))
+    ] * 2
+
+
+def test_what_optuna_and_its_dashboard_read_of_limits_is_the_same(space: Space, url: str) -> None:
+    kept = Store.create(url, "small", space, {})
+    for errors in (0, 5):
+        number = kept.start({"batching": False, "threads": 1 + errors // 5}, space, {}, {})
+        record = kept.finish(number, measured(20.0 - errors, 0.5, errors=errors), space)
+    assert record.violations == {"error_rate <= 0.01": pytest.approx(4.0)}
+    study = optuna.load_study(study_name="small", storage=url)
+    assert [t.system_attrs["constraints"] for t in study.trials] == [[-1.0], [pytest.approx(4.0)]]
+    assert [t.number for t in study.best_trials] == [0]
+    assert kept.best_beyond_limits() == [1]
+
+
+def test_a_study_within_its_limits_lists_no_best_trial_beyond_one(space: Space, url: str) -> None:
+    kept = Store.create(url, "small", space, {})
+    assert kept.best_beyond_limits() == []
+    for threads, errors in ((1, 0), (2, 5)):
+        number = kept.start({"batching": False, "threads": threads}, space, {}, {})
+        # Worse than the first in every way: best in no list.
+        kept.finish(number, measured(20.0 + errors, 0.5 + errors, errors=errors), space)
+    assert kept.best_beyond_limits() == []

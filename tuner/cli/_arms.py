@@ -211,4 +211,11 @@ def conclude(arms: list[Any], space: Space, url: str, summary: Any, again: str) 
             pareto.draw(marked, file)
             print(f"plot: {os.path.relpath(file)}")
     print(f"inspect: optuna-dashboard {store.redact(url)}")
+    for arm in arms:
+        if beyond := arm.store.best_beyond_limits():
+            numbers = ", ".join(map(str, beyond[:5])) + (", …" if len(beyond) > 5 else "")
+            print(
+                f"its list of best trials knows no limits: of {arm.store.name}'s it holds "
+                f"{numbers}, beyond one; its plots show them as infeasible"
+            )
     sys.stdout.flush()
