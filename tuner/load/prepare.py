@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ class Prepared:
     window_length_s: float
     cycle_s: float
     """Shortest time over which the load repeats itself: a burst's on and off, else a second."""
+    trace: Mapping[str, object] | None = None
+    """What of a trace is played (``arrivals.Played.describe``); ``None`` for other patterns."""
 
 
 def check_plan(plan: StagePlan) -> None:
@@ -138,6 +141,7 @@ def prepare(plan: StagePlan, folder: Path) -> Prepared:
         payload=payload,
         arrays=arrays,
         window_length_s=arrivals.window_length_s(plan),
+        trace=arrivals.played(plan).describe() if plan.pattern == "trace" else None,
         cycle_s=max(1.0, plan.burst_on_s + plan.burst_off_s) if plan.pattern == "burst" else 1.0,
     )
 

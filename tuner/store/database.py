@@ -40,7 +40,6 @@ from tuner.store.record import (
 )
 from tuner.store.urls import connect, redact
 
-
 NUMBERS_KEY = "numbers"
 BY_VALUE = "by value"
 """Said of a study whose lists of numbers are stored as ranges; Optuna lets no study change that."""
