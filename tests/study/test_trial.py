@@ -242,3 +242,20 @@ def test_another_configuration_gets_a_server_of_its_own(
     run(runner, tmp_path, tensorflow_intra_op_parallelism=2)
     assert deployer.deployed == 2
     assert len(deployer.alive) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "rate", "clients"),
+    [
+        (Settings(pattern="closed", clients=6), None, 6),
+        # Nobody calibrated a capacity, and nobody needs one.
+        (Settings(pattern="closed", load="medium"), None, 1),
+        (Settings(load=50.0), 50.0, 1),
+    ],
+)
+def test_the_clients_of_a_closed_loop_take_the_rates_place(
+    runner: TrialRunner, tmp_path: Path, settings: Settings, rate: float | None, clients: int
+) -> None:
+    runner.bench = replace(runner.bench, settings=settings)
+    plan = runner.plan(Still(), {}, settings.load, tmp_path)
+    assert (plan.pattern, plan.rate_rps, plan.clients) == (settings.pattern, rate, clients)

@@ -246,7 +246,8 @@ def as_text(result: StageResult, capacity_rps: float | None) -> str:
 def _played(trace: dict[str, Any]) -> str:
     """Which part of a trace was played, for a person."""
     pace = "as recorded" if trace["pace"] == 1.0 else f"at {trace['pace']:.3g} times its pace"
+    at_once = f", up to {trace['most_at_once']} at once" if trace["most_at_once"] > 1 else ""
     return (
         f"its seconds {trace['from_s']:.6g} to {trace['to_s']:.6g} of {trace['whole_s']:.6g} "
-        f"({trace['arrivals']} arrivals, {trace['share']:.2g} of all), {pace}"
+        f"({trace['arrivals']} arrivals, {trace['share']:.2g} of all), {pace}{at_once}"
     )

@@ -204,6 +204,7 @@ class Played:
             "arrivals": len(self.times_s), "mean_rps": self.mean_rps, "window_s": self.window_s,
             "from_s": self.from_s, "to_s": self.to_s, "whole_s": self.whole_s,
             "share": self.share, "pace": self.pace, "trace_mean_rps": self.trace_rps,
+            "most_at_once": int(np.unique(self.times_s, return_counts=True)[1].max()),
             "note": self.note(),
         }
 
@@ -250,7 +251,7 @@ def played(plan: StagePlan) -> Played:
             window_s = min(plan.max_duration_s, count / rate)
         else:
             first, window_s = typical_part(times, wanted), plan.max_duration_s
-            pace = float(times[first + wanted] - times[first]) / window_s
+            pace = _length(times, first, wanted) / window_s
         sent = (times[first:first + wanted] - times[first]) / pace
         sent = sent[sent < window_s]
     return Played(
@@ -273,14 +274,25 @@ def typical_part(times: np.ndarray, wanted: int) -> int:
         times: sorted arrivals, more than ``wanted``, not all the same.
     """
     spans = times[wanted:] - times[:-wanted]
+    # All at one moment is no part; and one that ends within a moment tears its arrivals apart.
+    spread = times[wanted - 1:-1] > times[:-wanted] if wanted > 1 else spans > 0
+    whole = spread & (times[wanted:] > times[wanted - 1:-1])
+    possible = np.flatnonzero(whole if whole.any() else spread)
     squares = np.concatenate([[0.0], np.cumsum(np.diff(times) ** 2)])
-    second = (squares[wanted:] - squares[:-wanted]) / wanted
-    possible = np.flatnonzero(spans > 0)
+    second = (squares[wanted:] - squares[:-wanted])[possible]
     length = np.log(spans[possible])
     # 1 + CV^2 of the gaps.
-    burstiness = np.log(np.maximum(second[possible] * wanted**2 / spans[possible] ** 2, 1.0))
+    burstiness = np.log(second * wanted / spans[possible] ** 2)
     away = np.abs(length - np.median(length)) + np.abs(burstiness - np.median(burstiness))
     return int(possible[np.argmin(away)])
+
+
+def _length(times: np.ndarray, first: int, wanted: int) -> float:
+    """Seconds of a part of a trace with the gap after it: a mean one where that one is none."""
+    last = first + wanted - 1
+    if times[last + 1] > times[last]:
+        return float(times[last + 1] - times[first])
+    return float(times[last] - times[first]) * wanted / (wanted - 1)
 
 
 def window_arrivals(plan: StagePlan, rng: np.random.Generator) -> np.ndarray:
