@@ -175,22 +175,23 @@ def test_a_space_is_counted_to_200000_and_then_called_too_large() -> None:
     assert many(6).size == 200_001 and not many(6).is_finite
 
 
-def test_the_largest_space_that_is_counted_is_still_finite() -> None:
-    fits = parse(f"parameters: {{a: {list(range(400))}, b: {list(range(500))}}}")
-    assert fits.size == 200_000 and fits.is_finite
-    beyond = parse(f"parameters: {{a: {list(range(401))}, b: {list(range(500))}}}")
-    assert beyond.size == 200_001 and not beyond.is_finite
+def grid(a: int, b: int, more: str = "") -> Space:
+    return parse(f"parameters: {{a: {list(range(a))}, b: {list(range(b))}, c: [0]}}\n{more}")
 
 
-def test_so_many_ways_into_excluded_configurations_end_the_counting() -> None:
-    def excluding(b: int) -> Space:
-        return parse(
-            f"parameters: {{a: {list(range(800))}, b: {list(range(b))}, c: [0]}}\n"
-            "exclude: [{c: 0}]"
-        )
+def test_the_largest_space_that_is_counted_is_still_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spaces, "MAX_ENUMERATED", 200)
+    assert grid(10, 20).size == 200 and grid(10, 20).is_finite
+    assert grid(3, 67).size == 201 and not grid(3, 67).is_finite
 
-    assert excluding(500).size == 0  # 400,000 ways
-    assert excluding(501).size == 200_001
+
+def test_so_many_ways_into_excluded_configurations_end_the_counting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(spaces, "MAX_STEPS", 400)
+    # Counted from nothing, the 401st way is the last that is gone.
+    assert grid(401, 1, "exclude: [{c: 0}]").size == 0
+    assert grid(402, 1, "exclude: [{c: 0}]").size == 200_001
 
 
 def test_what_is_excluded_is_neither_valid_nor_enumerated() -> None:
