@@ -29,7 +29,7 @@ class StagePlan:
     clients: int = 1
     """Concurrent requests of a closed loop."""
     trace_file: Path | None = None
-    """``trace``: one timestamp a line (``arrivals.read_trace``)."""
+    """``trace``: one timestamp a line (``traces.read_trace``)."""
     burst_on_s: float = 0.5
     burst_off_s: float = 0.5
     burst_off_share: float = 0.0
