@@ -65,7 +65,7 @@ class ServingEvaluator:
         interval_w = facts.get("idle_interval_w")
         self._runner.bench.meter.idle_interval_w = tuple(interval_w) if interval_w else None
         loads = self._space.factors.get("load", (self._space.settings.load,))
-        if any(isinstance(level, str) for level in loads):
+        if any(isinstance(level, str) for level in loads) and not self._space.settings.is_closed:
             if facts.get("capacity_rps") is None:
                 clients = max(4, 2 * machine.describe()["cores"])
                 note(
@@ -187,6 +187,7 @@ def _environment(space: Space, record: Any, source: Any) -> dict[str, Any]:
         "workload": record.workload if settings.requests == "default" else settings.requests,
         "deployer": settings.deployer,
         "pattern": settings.pattern,
+        **({"clients": settings.clients} if settings.is_closed else {}),
         "popularity": settings.popularity,
         "rows": settings.rows,
         "energy_source": source.name,

@@ -192,8 +192,11 @@ class Settings:
     """Where requests come from: ``default`` (the model's workload), ``random``, or a path."""
     deployer: str = "embedded"
     load: str | float = "medium"
-    """``light``, ``medium``, ``high`` (shares of the calibrated capacity) or a rate in requests/s."""
+    """``light``, ``medium``, ``high`` (shares of the calibrated capacity) or a rate in requests/s;
+    says nothing where ``pattern`` is ``closed``."""
     pattern: str = "poisson"
+    clients: int = 1
+    """Concurrent requests of a closed loop."""
     popularity: str = "each_once"
     rows: int = 1
     min_duration_s: float = 4.0
@@ -202,6 +205,11 @@ class Settings:
     energy: str = "auto"
     repeats: int = 1
     start_timeout_s: float = 60.0
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether clients, and not a rate, set the load."""
+        return self.pattern == "closed"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from tuner import space_questions
 from tuner.errors import SpaceError
 from tuner.measurement import METRICS, Scalar
 from tuner.space import Constraint, Objective, Parameter, Settings, Space, Where, same
@@ -195,8 +196,15 @@ def read(file: str | Path) -> Space:
     return parse(text, file=str(file), default_name=path.stem)
 
 
-def parse(text: str, *, file: str = "<text>", default_name: str = "space") -> Space:
-    """A space from YAML text. Raises SpaceError with file, line and key."""
+def parse(
+    text: str, *, file: str = "<text>", default_name: str = "space", stored: bool = False
+) -> Space:
+    """A space from YAML text. Raises SpaceError with file, line and key.
+
+    Args:
+        stored: the text was kept with a study: what no measurement can answer is let be, as it
+            was asked before that was refused.
+    """
     root = Node(_compose(text, file), file, "")
     top = root.mapping(_TOP_LEVEL)
     if "parameters" not in top:
@@ -215,7 +223,7 @@ def parse(text: str, *, file: str = "<text>", default_name: str = "space") -> Sp
         if not _NAME.fullmatch(space_name):
             raise top["name"].error("should be letters, digits, _ . - (at most 64)")
     defaults = Space(name=space_name, parameters=())
-    return Space(
+    space = Space(
         name=space_name,
         parameters=parameters,
         objectives=_objectives(top["objectives"]) if "objectives" in top else defaults.objectives,
@@ -227,6 +235,9 @@ def parse(text: str, *, file: str = "<text>", default_name: str = "space") -> Sp
         file=file,
         places=_places(top),
     )
+    if not stored:
+        space_questions.refuse_meaningless(top, space)
+    return space
 
 
 def _places(top: Mapping[str, Node]) -> dict[str, Where]:
@@ -516,6 +527,7 @@ _SETTINGS = {
     "deployer": lambda node: node.one_of(("embedded", "binary", "docker", "fake")),
     "load": _load_level,
     "pattern": lambda node: node.one_of(PATTERNS),
+    "clients": Node.integer,
     "popularity": _zipf,
     "rows": Node.integer,
     "min_duration_s": Node.positive,

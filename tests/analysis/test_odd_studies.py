@@ -70,6 +70,9 @@ def tuner(capsys: pytest.CaptureFixture[str]) -> Callable[..., Printed]:
     return run
 
 
+THREE_OBJECTIVES = (
+    "pattern: closed\nobjectives: [latency_p99_ms, energy_per_request_j, throughput_rps]"
+)
 COMMANDS = (
     ["pareto", "STUDY", "--json"], ["pareto", "STUDY"], ["importance", "STUDY"],
     ["model", "STUDY", "--repeats", "1", "--models", "tree"],
@@ -85,7 +88,7 @@ COMMANDS = (
         (ordinary, 1, ""),
         (lambda c, n: measured(10.0, 1.0), 11, ""),
         (lambda c, n: failed(c, n) if n % 2 else ordinary(c, n), 12, ""),
-        (ordinary, 6, "objectives: [latency_p99_ms, energy_per_request_j, throughput_rps]"),
+        (ordinary, 6, THREE_OBJECTIVES),
         (ordinary, 6, "objectives: [latency_p99_ms]\nconstraints:\n  energy_per_request_j: {max: 0.5}"),
         (ordinary, 6, "objectives: [latency_p99_ms]\nconstraints:\n  latency_p99_ms: {max: 1}"),
         (ordinary, 3, "objectives: [latency_p99_ms, energy_net_per_request_j]"),
@@ -107,7 +110,7 @@ def test_every_command_answers_an_odd_study_in_words(
 def test_a_plot_of_three_objectives_or_into_nowhere_is_refused_in_one_line(
     make: Callable[..., str], tuner: Callable[..., Printed], tmp_path: Path
 ) -> None:
-    three = make(ordinary, 4, "objectives: [latency_p99_ms, energy_per_request_j, throughput_rps]")
+    three = make(ordinary, 4, THREE_OBJECTIVES)
     assert "two objectives" in tuner("pareto", three, "--plot", str(tmp_path / "p.png"))[2]
     two = make(ordinary, 4, name="two")
     assert tuner("pareto", two, "--plot", str(tmp_path / "no" / "p.png"))[0] == 2

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tuner.errors import SpaceError
+from tuner.measurement import METRICS
 from tuner.space_file import find, parse, read
 
 BAD = [
@@ -67,6 +68,28 @@ BAD = [
     ('parameters: {x: [1]}\nrequests: "a\\nb"', 2, "requests", "printable"),
     ("parameters:\n  x: {low: 0, high: 1.0e+300, step: 1.0e-300}", 2, "parameters.x.step", "small"),
     ("parameters:\n  x: {low: -1.0e+308, high: 1.0e+308}", 2, "parameters.x.low", "wide"),
+    ("parameters: {x: [1]}\nobjectives: [latency_p99_ms, throughput_rps]", 2, "objectives[1]",
+     "pattern: closed and clients"),
+    ("parameters: {x: [1]}\npattern: burst\nobjectives: [throughput_rps: maximize]", 3,
+     "objectives[0]", "open loop (burst)"),
+    ("parameters: {x: [1]}\nobjectives: [latency_p99_ms: maximize]", 2,
+     "objectives[0].latency_p99_ms", "say minimize"),
+    ("parameters: {x: [1]}\npattern: closed\nobjectives: [throughput_rps: minimize]", 3,
+     "objectives[0].throughput_rps", "say maximize"),
+    ("parameters: {x: [1]}\npattern: closed\nload: 50", 3, "load", "clients: N instead"),
+    ("parameters: {x: [1]}\nload: medium\npattern: closed", 2, "load", "clients: N instead"),
+    ("parameters: {x: [1]}\npattern: closed\nfactors: {load: [1, 2]}", 3, "factors.load",
+     "clients: N instead"),
+    ("parameters: {x: [1]}\nclients: 4", 2, "clients", "pattern: closed only"),
+    ("parameters: {x: [1]}\npattern: closed\nclients: 0", 3, "clients", "at least 1"),
+    ("parameters: {x: [1]}\nconstraints:\n  latency_p99_ms: {min: 20}", 3,
+     "constraints.latency_p99_ms.min", "say max:"),
+    ("parameters: {x: [1]}\nconstraints:\n  power_average_w: {max: 9, min: 2}", 3,
+     "constraints.power_average_w.min", "say max:"),
+    ("parameters: {x: [1]}\nconstraints:\n  error_rate: {min: 0.5}", 3,
+     "constraints.error_rate.min", "say max:"),
+    ("parameters: {x: [1]}\nconstraints:\n  throughput_rps: {max: 100}", 3,
+     "constraints.throughput_rps.max", "say min:"),
     ("- 1\n- 2", 1, None, "mapping"),
     ("a: &a [1]\nparameters: {x: *a}", 2, None, "alias"),
     ("parameters: {x: [1}", 1, None, "YAML"),
@@ -84,6 +107,34 @@ def test_a_mistake_is_named_with_its_place(
     assert (error.file, error.line, error.key) == ("s.yaml", line, key)
     assert advice in str(error)
     assert "\n" not in str(error)
+
+
+CLOSED = "parameters: {x: [1]}\npattern: closed\nobjectives: [throughput_rps]\n"
+
+
+def test_the_most_throughput_of_a_closed_loop_is_a_question() -> None:
+    space = parse(CLOSED + "clients: 8\nconstraints: {latency_p99_ms: {max: 50}}")
+    assert space.settings.is_closed and space.settings.clients == 8
+    assert [o.direction for o in space.objectives] == ["maximize"]
+    assert parse(CLOSED).settings.clients == 1
+    assert not parse("parameters: {x: [1]}").settings.is_closed
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_every_metric_is_limited_on_one_side_only(metric: str) -> None:
+    def limited(side: str) -> str:
+        return f"parameters: {{x: [1]}}\nconstraints: {{{metric}: {{{side}: 0.5}}}}"
+
+    right, wrong = ("max", "min") if METRICS[metric].direction == "minimize" else ("min", "max")
+    assert metric in [c.metric for c in parse(limited(right)).constraints]
+    with pytest.raises(SpaceError, match=f"say {right}:"):
+        parse(limited(wrong))
+
+
+def test_what_was_asked_before_it_was_refused_stays_readable() -> None:
+    text = "parameters: {x: [1]}\nobjectives: [throughput_rps]\nconstraints: {latency_p99_ms: {min: 2}}"
+    assert parse(text, stored=True).constraints[0].minimum == 2
+    assert parse(CLOSED + "load: 50", stored=True).settings.load == 50
 
 
 def test_conditions_that_lead_back_to_themselves_are_refused() -> None:

@@ -164,6 +164,12 @@ def test_optunas_dashboard_shows_the_study_and_its_values(tuner: Tuner) -> None:
         for record in stored:
             if record.values is not None:
                 assert shown[record.number] == pytest.approx(record.values)
+        limits = {t["number"]: t["constraints"] for t in detail["trials"]}
+        for record in stored:
+            assert limits[record.number] == pytest.approx(list(record.violations.values()))
+        kinds = {p["name"]: p["distribution"]["type"] for t in detail["trials"] for p in t["params"]}
+        assert kinds["enable_batching"] == "CategoricalDistribution"
+        assert kinds.get("max_batch_size", "IntDistribution") == "IntDistribution"
         front = json.loads(tuner.run("pareto", "small", "--json").stdout)["front"]
         feasible = {r.number for r in stored if r.feasible}
         best = {t["number"] for t in detail["best_trials"]} & feasible

@@ -8,6 +8,9 @@ import pytest
 
 from tuner.load.base import StagePlan
 
+LENGTH_S = 60.0
+"""Window of a plan whose arrivals are judged by their statistics."""
+
 
 @pytest.fixture(scope="session")
 def requests_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -31,3 +34,8 @@ def make_plan(requests_file: Path) -> Any:
         return StagePlan(address=address, **(defaults | fields))
 
     return make
+
+
+@pytest.fixture
+def long_plan(make_plan: Any) -> Any:
+    return lambda **fields: make_plan(**({"max_duration_s": LENGTH_S} | fields))

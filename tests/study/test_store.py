@@ -341,3 +341,199 @@ def test_the_loop_reads_no_measurements(space: Space, url: str) -> None:
     assert (record.values, record.violations, record.notes, record.configuration) == (
         whole.values, whole.violations, whole.notes, whole.configuration
     )
+
+
+def _stored(url: str, text: str, *configurations: dict) -> list[optuna.trial.FrozenTrial]:
+    """The trials of a new study as Optuna reads them."""
+    space = parse(text)
+    kept = Store.create(url, "listed", space, {})
+    for configuration in configurations:
+        kept.finish(kept.start(configuration, space, {}, {}), measured(20.0, 0.5), space)
+    return optuna.load_study(study_name="listed", storage=url).trials
+
+
+@pytest.mark.parametrize(
+    ("values", "form"),
+    [
+        ("[1, 2, 16]", optuna.distributions.IntDistribution(1, 16, log=True)),
+        ("[1, 2, 3, 4]", optuna.distributions.IntDistribution(1, 4)),
+        ("[0, 1000, 5000]", optuna.distributions.IntDistribution(0, 5000)),
+        ("[16, 1, 4]", optuna.distributions.IntDistribution(1, 16, log=True)),
+        ("[-2, 7]", optuna.distributions.IntDistribution(-2, 7)),
+        ("[8]", optuna.distributions.IntDistribution(8, 8)),
+        ("[0.1, 0.2, 0.8]", optuna.distributions.FloatDistribution(0.1, 0.8, log=True)),
+        ("[0.25, 0.5, 0.75]", optuna.distributions.FloatDistribution(0.25, 0.75)),
+        ("[0.5, 1, 10]", optuna.distributions.FloatDistribution(0.5, 10, log=True)),
+        ("[false, true]", optuna.distributions.CategoricalDistribution((False, True))),
+        ("['1', '16', '2']", optuna.distributions.CategoricalDistribution(("1", "16", "2"))),
+        ("[1, 9007199254740993]",
+         optuna.distributions.CategoricalDistribution((1, 9007199254740993))),
+        ("[1, 9007199254740992]", optuna.distributions.IntDistribution(1, 9007199254740992)),
+    ],
+)
+def test_listed_numbers_are_stored_in_the_order_of_their_size(values: str, form: object) -> None:
+    parameter = parse(f"parameters: {{x: {values}}}").parameters[0]
+    assert store.distribution(parameter) == form
+
+
+def test_a_whole_number_among_fractions_comes_back_whole(url: str) -> None:
+    given: list[dict] = [{"x": 0.5}, {"x": 1}, {"x": 10}]
+    text = "parameters: {x: [0.5, 1, 10]}"
+    (_, one, _) = _stored(url, text, *given)
+    assert one.params == {"x": 1.0}
+    records = Store.open(url, "listed").records()
+    assert [r.configuration for r in records] == given
+    assert [type(r.configuration["x"]) for r in records] == [float, int, int]
+    kept, space = Store.open(url, "listed"), parse(text)
+    assert kept.claim({"x": 1}, space, {}, {}, known=()) is None
+
+
+def test_a_study_begun_with_categories_goes_on_with_them(url: str) -> None:
+    space = parse("name: old\nparameters: {x: [1, 2, 16]}")
+    kept = Store.create(url, "old", space, {})
+    study = optuna.load_study(study_name="old", storage=url)
+    study._storage.set_study_user_attr(study._study_id, "numbers", None)
+    kept = Store.create(url, "old", space, {})
+    for x in (1, 16):
+        kept.finish(kept.start({"x": x}, space, {}, {}), measured(20.0, 0.5), space)
+    assert [r.configuration for r in kept.records()] == [{"x": 1}, {"x": 16}]
+    trials = optuna.load_study(study_name="old", storage=url).trials
+    assert [t.distributions["x"] for t in trials] == [
+        optuna.distributions.CategoricalDistribution((1, 2, 16))
+    ] * 2
+
+
+def test_what_optuna_and_its_dashboard_read_of_limits_is_the_same(space: Space, url: str) -> None:
+    kept = Store.create(url, "small", space, {})
+    for errors in (0, 5):
+        number = kept.start({"batching": False, "threads": 1 + errors // 5}, space, {}, {})
+        record = kept.finish(number, measured(20.0 - errors, 0.5, errors=errors), space)
+    assert record.violations == {"error_rate <= 0.01": pytest.approx(4.0)}
+    study = optuna.load_study(study_name="small", storage=url)
+    assert [t.system_attrs["constraints"] for t in study.trials] == [[-1.0], [pytest.approx(4.0)]]
+    assert [t.number for t in study.best_trials] == [0]
+    assert kept.best_beyond_limits() == [1]
+
+
+def test_a_study_within_its_limits_lists_no_best_trial_beyond_one(space: Space, url: str) -> None:
+    kept = Store.create(url, "small", space, {})
+    assert kept.best_beyond_limits() == []
+    for threads, errors in ((1, 0), (2, 5)):
+        number = kept.start({"batching": False, "threads": threads}, space, {}, {})
+        # Worse than the first in every way: best in no list.
+        kept.finish(number, measured(20.0 + errors, 0.5 + errors, errors=errors), space)
+    assert kept.best_beyond_limits() == []
+
+
+def _chosen(n: int) -> dict:
+    return {"batching": True, "size": 2 ** (n % 4), "threads": 1 + n // 4}
+
+
+def test_the_same_configuration_belongs_to_the_worker_whose_trial_has_the_lower_number(
+    space: Space, url: str
+) -> None:
+    kept, other = Store.create(url, "small", space, {}), Store.open(url, "small")
+    assert kept.claim(_chosen(1), space, {}, {}) == 0
+    assert other.claim(_chosen(1), space, {}, {}) is None
+    lost = other.records()[1]
+    assert (lost.state, lost.message) == ("killed", "trial 0 of another worker measures the same")
+    # Who knew of it wants it a second time; who is killed leaves it free.
+    assert other.claim(_chosen(1), space, {}, {}, known=[0]) == 2
+    kept.kill(0, "gone")
+    other.kill(2, "gone")
+    assert other.claim(_chosen(1), space, {}, {}) == 3
+
+
+def test_a_study_takes_as_many_trials_as_it_may_and_killed_ones_do_not_count(
+    space: Space, url: str
+) -> None:
+    kept = Store.create(url, "small", space, {})
+    assert [kept.claim(_chosen(n), space, {}, {}, at_most=2) for n in range(3)] == [0, 1, None]
+    assert kept.records()[2].message == "other workers run the last trials that were wanted"
+    kept.kill(0, "gone")
+    assert kept.claim(_chosen(4), space, {}, {}, at_most=2) == 3
+    assert kept.claim(_chosen(5), space, {}, {}, at_most=2) is None
+    assert kept.claim(_chosen(5), space, {}, {}, at_most=3) == 5
+
+
+def test_a_trial_that_the_database_made_twice_is_kept_once(space: Space, url: str) -> None:
+    kept = Store.create(url, "small", space, {})
+    start = kept.start
+
+    def twice(*given: object) -> int:
+        first = start(*given)  # type: ignore[arg-type]
+        frozen = kept._frozen(first)
+        return int(kept._study._storage.get_trial_number_from_id(
+            kept._study._storage.create_new_trial(kept._study._study_id, frozen)
+        ))
+
+    kept.start = twice  # type: ignore[method-assign]
+    assert kept.claim(_chosen(1), space, {}, {}, at_most=1) == 1
+    first, second = kept.records()
+    assert first.state == "killed" and "written twice" in first.message
+    assert second.state == "running"
+
+
+def test_beats_are_counted_one_by_one_for_the_own_running_trials(space: Space, url: str) -> None:
+    kept, other = Store.create(url, "small", space, {}), Store.open(url, "small")
+
+    def beats() -> list[int]:
+        return [r.attributes["beat"] for r in kept.records()]
+
+    first = kept.start(_chosen(0), space, {}, {})
+    other.start(_chosen(1), space, {}, {})
+    assert beats() == [0, 0]
+    kept.beat()
+    assert beats() == [1, 0]
+    kept.beat()
+    other.beat()
+    assert beats() == [2, 1]
+    kept.finish(first, measured(20.0, 0.5), space)
+    kept.beat()
+    assert beats() == [2, 1]
+
+
+def test_a_trial_at_its_limit_is_feasible_and_one_just_beyond_it_is_not(url: str) -> None:
+    space = parse("parameters: {x: [1, 2]}\nconstraints: {latency_p99_ms: {max: 20}}")
+    kept = Store.create(url, "limits", space, {})
+    for x, p99 in ((1, 20.0), (2, 20.001)):
+        kept.finish(kept.start({"x": x}, space, {}, {}), measured(p99, 0.5), space)
+    within, beyond = kept.records()
+    assert within.feasible and within.attributes["feasible"] is True
+    assert not beyond.feasible and beyond.attributes["feasible"] is False
+    assert within.violations == {"latency_p99_ms <= 20": 0.0, "error_rate <= 0.01": -1.0}
+    assert beyond.violations["latency_p99_ms <= 20"] == pytest.approx(5e-5)
+
+
+def test_a_trial_without_its_objective_fails_with_the_reason_and_no_violations(url: str) -> None:
+    space = parse("parameters: {x: [1]}\nobjectives: [latency_p99_ms, energy_net_per_request_j]")
+    kept = Store.create(url, "net", space, {})
+    record = kept.finish(kept.start({"x": 1}, space, {}, {}), measured(20.0, 0.5), space)
+    assert (record.state, record.values, record.violations) == ("failed", None, {})
+    assert record.attributes["feasible"] is False and record.reason
+    frozen = optuna.load_study(study_name="net", storage=url).trials[0]
+    assert "constraints" not in frozen.system_attrs
+
+
+def test_what_changed_is_told_and_nothing_else(space: Space, url: str) -> None:
+    kept = Store.create(url, "small", space, {})
+    for n in range(3):
+        kept.start(_chosen(n), space, {}, {})
+    kept.finish(1, measured(20.0, 0.5), space)
+    seen = {0: "running", 1: "running", 2: "running"}
+    assert [(r.number, r.state) for r in kept.changed(seen)] == [(1, "complete")]
+    assert [r.number for r in kept.changed({})] == [0, 1, 2]
+
+
+def test_facts_are_kept_by_their_names_and_the_first_has_them(space: Space, url: str) -> None:
+    kept = Store.create(url, "small", space, {"model": "m"})
+    assert kept.get("capacity_rps") is None and kept.facts() == {}
+    kept.put_missing({"capacity_rps": 80.5, "idle_w": None})
+    kept.put_missing({"capacity_rps": 99.0, "idle_w": 2.5})
+    kept.put("more", (1, 2))
+    assert kept.facts() == {"capacity_rps": 80.5, "idle_w": 2.5, "more": [1, 2]}
+    assert kept.environment == {"model": "m"}
+    assert kept.space_description == {"name": "small", **space.describe()}
+    assert (kept.metric_names, kept.directions) == (
+        ["latency_p99_ms", "energy_per_request_j"], ["minimize", "minimize"]
+    )

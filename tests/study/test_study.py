@@ -118,7 +118,8 @@ def test_every_level_is_measured_for_each_proposal(url: str, formula: Formula) -
 
 
 def test_maximised_objectives_reach_the_proposer_negated(url: str, formula: Formula) -> None:
-    space = parse("parameters: {threads: {values: [1, 2]}}\nobjectives: [throughput_rps]")
+    text = "parameters: {threads: {values: [1, 2]}}\npattern: closed\nobjectives: [throughput_rps]"
+    space = parse(text)
     (arm,) = arms(space, url, "grid")
     study.run(space, [arm], formula, n_trials=1)
     observed = study.observation(arm.store.records()[0], space)

@@ -353,3 +353,20 @@ def test_a_calibration_beside_other_work_says_so(
     monkeypatch.setattr("tuner.load.levels.run_stage", trial.run_stage)
     runner.calibrate(tmp_path, clients=2, duration_s=1.0)
     assert runner.calibration_disturbed is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "rate", "clients"),
+    [
+        (Settings(pattern="closed", clients=6), None, 6),
+        # Nobody calibrated a capacity, and nobody needs one.
+        (Settings(pattern="closed", load="medium"), None, 1),
+        (Settings(load=50.0), 50.0, 1),
+    ],
+)
+def test_the_clients_of_a_closed_loop_take_the_rates_place(
+    runner: TrialRunner, tmp_path: Path, settings: Settings, rate: float | None, clients: int
+) -> None:
+    runner.bench = replace(runner.bench, settings=settings)
+    plan = runner.plan(Still(), {}, settings.load, tmp_path)
+    assert (plan.pattern, plan.rate_rps, plan.clients) == (settings.pattern, rate, clients)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuner import interrupts
-from tuner.cli import _format, _quiet
+from tuner.cli import _evaluator, _format, _quiet
 from tuner.cli._progress import Progress
 from tuner.errors import StudyError, UsageError
 from tuner.measurement import Scalar, to_json
@@ -87,7 +87,8 @@ def build(
         machine: this machine's identity where the machine is a factor.
 
     Raises:
-        StudyError: a study exists with another space or in another environment.
+        StudyError: a study exists with another space, in another environment, or with settings
+            by which a measurement would be another.
     """
     from tuner import machine as machines
     from tuner import propose, store, study
@@ -106,12 +107,13 @@ def build(
     here = {"machine": {"host": host(), **machines.describe()}}
     arms = []
     for levels in combinations(space):
-        environment = {
-            **evaluator.environment, "load": levels.get("load", space.settings.load), **levels
-        }
+        # The clients of a closed loop are in the evaluator's environment.
+        load = {} if space.settings.is_closed else {"load": space.settings.load}
+        environment = {**evaluator.environment, **load, **levels}
         kept = store.Store.create(
             url, study_name(name, levels, machine), space, environment, storage
         )
+        _evaluator.refuse_other_settings(kept, facts)
         kept.put_missing(facts)
         arms.append(study.Arm(levels, kept, proposer(), renew=proposer, attributes=here))
     with interrupts.allowed():
@@ -214,4 +216,11 @@ def conclude(arms: list[Any], space: Space, url: str, summary: Any, again: str) 
             pareto.draw(marked, file)
             print(f"plot: {os.path.relpath(file)}")
     print(f"inspect: optuna-dashboard {store.redact(url)}")
+    for arm in arms:
+        if beyond := arm.store.best_beyond_limits():
+            numbers = ", ".join(map(str, beyond[:5])) + (", …" if len(beyond) > 5 else "")
+            print(
+                f"its list of best trials knows no limits: of {arm.store.name}'s it holds "
+                f"{numbers}, beyond one; its plots show them as infeasible"
+            )
     sys.stdout.flush()

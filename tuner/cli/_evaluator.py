@@ -89,6 +89,68 @@ def facts(file: str, space: Space, options: Mapping[str, Any]) -> dict[str, Any]
     }
 
 
+def refuse_other_settings(study: Any, now: Mapping[str, Any]) -> None:
+    """Raise StudyError where new trials would be measured otherwise than the study's.
+
+    Most settings are held in the study's environment; these are not.
+
+    Args:
+        now: as ``facts`` gives; a study that lacks them (an older version's) is not compared.
+    """
+    from tuner.measurement import to_json
+
+    defaults = {"settings": dataclasses.asdict(Settings()), "options": {}}
+    before = {
+        key: {**default, **(study.get(key) or {})} for key, default in defaults.items()
+        if study.get(key) is not None and now.get(key) is not None
+    }
+    for path, said_as in _OF_A_MEASUREMENT.items():
+        old, new = _held(before, path), to_json(_held(now, path))
+        if path.split(".")[0] in before and old != new:
+            raise StudyError(
+                f"study {study.name!r} was measured with {path.rpartition('.')[2]} {old}, not "
+                f"{new}: its trials would not compare; say {said_as} as before, or name a new "
+                "study with --name"
+            )
+
+
+_OF_A_MEASUREMENT = {
+    "settings.min_duration_s": "--duration (min_duration_s in the space)",
+    "settings.max_duration_s": "--duration (max_duration_s in the space)",
+    "settings.precision": "--precision",
+    "settings.clients": "--clients",
+    "settings.rows": "rows in the space",
+    "settings.pattern": "pattern in the space",
+    "settings.popularity": "popularity in the space",
+    "settings.start_timeout_s": "start_timeout_s in the space",
+    "options.seed": "--seed",
+    "options.objective": "--objective",
+    "options.deployer.server_binary": "--server-binary",
+    "options.deployer.image": "--image",
+}
+"""What makes a measurement another one, by where the study's facts hold it -> how a user says it.
+The seed is that of the arrivals and requests, which all trials of a study share."""
+
+
+def _held(facts: Mapping[str, Any], path: str) -> Any:
+    for part in path.split("."):
+        facts = (facts or {}).get(part)  # type: ignore[assignment]
+    return facts
+
+
+def refuse_other_stored_settings(
+    storage: Any, url: str, name: str, space: Space, options: Mapping[str, Any]
+) -> None:
+    """As ``refuse_other_settings``, before anything slow starts, where the study exists."""
+    import optuna
+
+    from tuner import store
+
+    if name in optuna.get_all_study_names(storage):
+        now = {"settings": dataclasses.asdict(space.settings), "options": dict(options)}
+        refuse_other_settings(store.Store.open(url, name, storage), now)
+
+
 @dataclass(frozen=True)
 class Environment:
     """The one environment of a stored study, ready to be opened again."""
@@ -116,7 +178,9 @@ def rebuild(study: Any) -> Environment:
     described, environment = study.space_description, study.environment
     known = {field.name for field in dataclasses.fields(Settings)}
     try:
-        space = space_file.parse(text, default_name=str(described.get("name", "space")))
+        space = space_file.parse(
+            text, default_name=str(described.get("name", "space")), stored=True
+        )
     except SpaceError as error:
         raise StudyError(f"study {study.name!r} holds a damaged space: {error}") from None
     space = dataclasses.replace(

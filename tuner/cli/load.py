@@ -47,10 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--pattern", choices=PATTERNS, default=plan.pattern, help="(%(default)s)")
     add("--rate", metavar="R|light|medium|high",
         help="mean requests/s; or 30, 60, 90 %% of the capacity that a closed loop finds first. "
-        "No default: every pattern but closed and trace needs it; a trace is stretched to it")
+        "No default: every pattern but closed and trace needs it; a trace's most typical part is "
+        "stretched to it")
     add("--clients", type=count, metavar="N",
         help="concurrent clients of a closed loop (1; 8 when it finds the capacity)")
-    add("--trace", type=Path, metavar="FILE.csv", help="timestamps in seconds, first column")
+    add("--trace", type=Path, metavar="FILE.csv",
+        help="timestamps, first column: seconds, date and time, or an epoch in ms, us or ns")
     add("--burst-on", type=positive, default=plan.burst_on_s, metavar="S", help="(%(default)g)")
     add("--burst-off", type=positive, default=plan.burst_off_s, metavar="S", help="(%(default)g)")
     add("--burst-off-share", type=float, default=plan.burst_off_share, metavar="X",
@@ -244,6 +246,9 @@ def as_text(result: StageResult, capacity_rps: float | None) -> str:
             lines.append(f"p99 95 %    {low:.2f} to {high:.2f} ms ({state})")
     if result.throughput_rps is not None:
         lines.append(f"throughput  {result.throughput_rps:.1f} requests/s")
+    if trace := result.details.get("trace"):
+        lines.append(f"trace       {_played(trace)}")
+        lines += [f"            {trace['note']}"] if trace["note"] else []
     errors = ", ".join(f"{name} {count}" for name, count in result.errors.items()) or "none"
     where = f"{result.requests} in {result.window_s:.1f} s"
     if not result.window_s:
@@ -258,3 +263,13 @@ def as_text(result: StageResult, capacity_rps: float | None) -> str:
     if result.client_lag_p99_ms is not None:
         lines.append(f"client lag  p99 {result.client_lag_p99_ms:.2f} ms")
     return "\n".join(lines)
+
+
+def _played(trace: dict[str, Any]) -> str:
+    """Which part of a trace was played, for a person."""
+    pace = "as recorded" if trace["pace"] == 1.0 else f"at {trace['pace']:.3g} times its pace"
+    at_once = f", up to {trace['most_at_once']} at once" if trace["most_at_once"] > 1 else ""
+    return (
+        f"its seconds {trace['from_s']:.6g} to {trace['to_s']:.6g} of {trace['whole_s']:.6g} "
+        f"({trace['arrivals']} arrivals, {trace['share']:.2g} of all), {pace}{at_once}"
+    )

@@ -37,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--name", metavar="STUDY", help="the study's name (default: the space's)")
     add("--seed", type=int, default=0, metavar="N", help="seed of proposals, arrivals and requests")
     add("--load", metavar="light|medium|high|RATE", help="load level, or requests/s")
+    add("--clients", type=_format.positive_int, metavar="N",
+        help="clients of a closed loop (pattern: closed in the space)")
     add("--duration", type=_format.duration_s, metavar="TIME",
         help="length of each measured window (sets both of its bounds)")
     add("--precision", type=_format.positive_float, metavar="SHARE",
@@ -66,7 +68,9 @@ def run(args: argparse.Namespace) -> int:
     storage = store.existing(url)
     if storage is not None:
         for levels in combinations(space):
-            store.refuse_other_space(storage, url, store.level_name(name, levels), space)
+            level = store.level_name(name, levels)
+            store.refuse_other_space(storage, url, level, space)
+            _evaluator.refuse_other_stored_settings(storage, url, level, space, options_of(args))
     plan = Plan(
         args.sampler, args.seed, args.trials or (None if args.sampler == "grid" else 30),
         tuple(args.source),
@@ -100,12 +104,19 @@ def overridden(space: Space, args: argparse.Namespace) -> Space:
     """The space with what the command line says in the place of what the file says."""
     given: dict[str, Any] = {
         key: getattr(args, key)
-        for key in ("model", "requests", "deployer", "energy", "precision")
+        for key in ("model", "requests", "deployer", "energy", "precision", "clients")
         if getattr(args, key) is not None
     }
     if args.duration is not None:
         given["min_duration_s"] = given["max_duration_s"] = args.duration
     factors = dict(space.factors)
+    if args.load is not None and space.settings.is_closed:
+        raise UsageError(f"--load {args.load}: a closed loop has no rate; say --clients N")
+    if args.clients is not None and not space.settings.is_closed:
+        raise UsageError(
+            f"--clients {args.clients}: the open loop {space.settings.pattern} has a rate, not "
+            "clients; say --load RATE, or pattern: closed in the space"
+        )
     if args.load is not None:
         given["load"] = _load(args.load)
         factors.pop("load", None)

@@ -9,11 +9,11 @@ mean over its whole length.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from tuner.errors import UsageError
+from tuner.load import traces
 from tuner.load.base import StagePlan
 
 OPEN_PATTERNS = ("constant", "poisson", "burst", "ramp", "staircase", "trace")
@@ -105,46 +105,6 @@ def varying(rng: np.random.Generator, rate: Rate, duration_s: float) -> np.ndarr
     return rate.inverse(poisson(rng, 1.0, total))
 
 
-def read_trace(path: Path) -> np.ndarray:
-    """Arrival times of a recorded trace, from 0 on, sorted (seconds).
-
-    The file holds one timestamp in seconds a line, first column; a first line that is no
-    number is a header. Lines need not be sorted.
-    """
-    times: list[float] = []
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot read the arrival trace: {error}") from None
-    for number, line in enumerate(lines, 1):
-        cell = line.split(",")[0].strip()
-        if not cell:
-            continue
-        try:
-            value = float(cell)
-        except ValueError:
-            if number == 1:
-                continue
-            raise UsageError(f"{path}:{number}: {cell!r} is no timestamp in seconds") from None
-        if not np.isfinite(value):
-            raise UsageError(f"{path}:{number}: {cell!r} is no finite timestamp in seconds")
-        times.append(value)
-    if len(times) < 2:
-        raise UsageError(f"{path}: an arrival trace needs at least two timestamps")
-    ordered = np.sort(np.asarray(times))
-    return ordered - ordered[0]
-
-
-def trace_times(plan: StagePlan) -> np.ndarray:
-    """The trace of a plan, its time stretched to the asked mean rate where there is one."""
-    if plan.trace_file is None:
-        raise UsageError("the pattern trace needs a trace file of timestamps (--trace FILE.csv)")
-    times = read_trace(plan.trace_file)
-    if plan.rate_rps is not None and times[-1] > 0:
-        times = times * ((len(times) - 1) / times[-1] / plan.rate_rps)
-    return times
-
-
 def window_arrivals(plan: StagePlan, rng: np.random.Generator) -> np.ndarray:
     """Arrivals of the measured window and the cool-down after it, counted from its opening."""
     duration = plan.max_duration_s
@@ -160,13 +120,16 @@ def window_arrivals(plan: StagePlan, rng: np.random.Generator) -> np.ndarray:
     if plan.pattern == "staircase":
         return varying(rng, staircase_rate(plan, duration), length)
     if plan.pattern == "trace":
-        times = trace_times(plan)
-        return times[times < duration]
+        return traces.played(plan).times_s
     raise UsageError(f"unknown pattern {plan.pattern!r}; one of: {', '.join(PATTERNS)}")
 
 
 def warmup_arrivals(plan: StagePlan, rng: np.random.Generator, length_s: float) -> np.ndarray:
-    """Arrivals before the window. Schedules are warmed up by Poisson arrivals at their first rate."""
+    """Arrivals before the window.
+
+    Ramp and staircase are warmed up by Poisson arrivals at their first rate, a trace by ones at the
+    mean of what is played of it (1/s at least).
+    """
     if plan.pattern == "constant":
         return np.arange(0.0, length_s, 1.0 / _rate(plan))
     if plan.pattern == "burst":
@@ -174,15 +137,14 @@ def warmup_arrivals(plan: StagePlan, rng: np.random.Generator, length_s: float) 
     if plan.pattern in ("ramp", "staircase"):
         return poisson(rng, max(ramp_bounds(plan)[0], 1.0), length_s)
     if plan.pattern == "trace":
-        times = trace_times(plan)
-        return poisson(rng, max(1.0, len(times) / max(times[-1], 1.0)), length_s)
+        return poisson(rng, max(1.0, traces.played(plan).mean_rps), length_s)
     return poisson(rng, _rate(plan), length_s)
 
 
 def window_length_s(plan: StagePlan) -> float:
     """Longest window: the asked maximum, or less where a trace ends sooner."""
     if plan.pattern == "trace":
-        return min(plan.max_duration_s, float(trace_times(plan)[-1]) + 0.001)
+        return traces.played(plan).window_s
     return plan.max_duration_s
 
 

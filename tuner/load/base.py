@@ -24,11 +24,12 @@ class StagePlan:
     pattern: str = "poisson"
     """``closed``, ``constant``, ``poisson``, ``burst``, ``ramp``, ``staircase`` or ``trace``."""
     rate_rps: float | None = None
-    """Mean arrival rate of an open loop; a trace is stretched to it, or kept as it is (``None``)."""
+    """Mean arrival rate of an open loop; a part of a trace is stretched to it, or the trace is played
+    as it is (``None``)."""
     clients: int = 1
     """Concurrent requests of a closed loop."""
     trace_file: Path | None = None
-    """``trace``: one timestamp in seconds a line."""
+    """``trace``: one timestamp a line (``traces.read_trace``)."""
     burst_on_s: float = 0.5
     burst_off_s: float = 0.5
     burst_off_share: float = 0.0

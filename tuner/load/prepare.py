@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tuner.errors import UsageError
-from tuner.load import arrivals, requests
+from tuner.load import arrivals, requests, traces
 from tuner.load.base import StagePlan
 from tuner.load.processes import CONNECT_TIMEOUT_S
 
@@ -38,6 +39,8 @@ class Prepared:
     window_length_s: float
     cycle_s: float
     """Shortest time over which the load repeats itself: a burst's on and off, else a second."""
+    trace: Mapping[str, object] | None = None
+    """What of a trace is played (``traces.Played.describe``); ``None`` for other patterns."""
 
 
 def check_plan(plan: StagePlan) -> None:
@@ -72,6 +75,8 @@ def check_plan(plan: StagePlan) -> None:
         "burst_off_s": plan.burst_off_s,
         "ramp_steps": plan.ramp_steps,
     }
+    if plan.rate_rps is not None:
+        positive["rate_rps"] = plan.rate_rps
     for name, value in positive.items():
         if not value > 0:
             raise UsageError(f"{name} must be above 0, not {value}")
@@ -138,6 +143,7 @@ def prepare(plan: StagePlan, folder: Path) -> Prepared:
         payload=payload,
         arrays=arrays,
         window_length_s=arrivals.window_length_s(plan),
+        trace=traces.played(plan).describe() if plan.pattern == "trace" else None,
         cycle_s=max(1.0, plan.burst_on_s + plan.burst_off_s) if plan.pattern == "burst" else 1.0,
     )
 

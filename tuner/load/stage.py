@@ -65,6 +65,8 @@ def run_stage(plan: StagePlan, observer: StageObserver | None = None) -> StageRe
     with scratch.folder() as folder:
         prepared = prepare(plan, folder)
         details["distinct_requests"] = len(prepared.payload.lengths)
+        if prepared.trace is not None:
+            details["trace"] = prepared.trace
         details["request_bytes_mean"] = float(prepared.payload.lengths.mean())
         where = placement.place(plan.processes, plan.details.get("client_cores"))
         with ClientProcesses(prepared.jobs, folder, where) as clients:

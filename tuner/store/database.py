@@ -6,6 +6,7 @@ import threading
 import uuid
 import warnings
 from collections.abc import Collection, Container, Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import optuna
@@ -18,6 +19,7 @@ from tuner.measurement import (
     Configuration,
     Measurement,
     Outcome,
+    Scalar,
     configuration_key,
     to_json,
 )
@@ -26,8 +28,21 @@ from tuner.store import patience
 from tuner.store.heartbeat import Silence
 from tuner.store.owner import alive, is_visible, this_process
 from tuner.store.reading import uncollected
-from tuner.store.record import TrialRecord, attributes_of, distribution, record_of, state_of
+from tuner.store.record import (
+    LIMITS_KEY,
+    TrialRecord,
+    attributes_of,
+    chosen,
+    distribution,
+    mixed,
+    record_of,
+    state_of,
+)
 from tuner.store.urls import connect, redact
+
+NUMBERS_KEY = "numbers"
+BY_VALUE = "by value"
+"""Said of a study whose lists of numbers are stored as ranges; Optuna lets no study change that."""
 
 
 class Store:
@@ -87,6 +102,7 @@ class Store:
             self._study.set_metric_names([o.name for o in space.objectives])
         self._study.set_user_attr("space", {"name": space.name, **space.describe()})
         self._study.set_user_attr("environment", to_json(environment))
+        self._study.set_user_attr(NUMBERS_KEY, BY_VALUE)
         self._study.set_user_attr("fingerprint", space.fingerprint())
 
     @classmethod
@@ -165,6 +181,14 @@ class Store:
         told = {f"fact:{key}": to_json(value) for key, value in facts.items()}
         patience.set_missing_facts(self._study._storage, self._study._study_id, told)
 
+    @cached_property
+    def _by_value(self) -> bool:
+        return self._study.user_attrs.get(NUMBERS_KEY) == BY_VALUE
+
+    @cached_property
+    def _mixed(self) -> dict[str, tuple[Scalar, ...]]:
+        return mixed(self.space_description)
+
     # -- trials -----------------------------------------------------------------------------
 
     def start(
@@ -176,7 +200,10 @@ class Store:
         template = optuna.trial.create_trial(
             state=TrialState.RUNNING,
             params=dict(configuration),
-            distributions={name: distribution(space.parameter(name)) for name in configuration},
+            distributions={
+                name: distribution(space.parameter(name), by_value=self._by_value)
+                for name in configuration
+            },
             user_attrs={
                 "owner": this_process(), "mark": mark, "beat": 0, "notes": to_json(notes),
                 **to_json(attributes),
@@ -218,7 +245,7 @@ class Store:
             if frozen.user_attrs.get("mark") == mark:
                 # Optuna made the trial again after a commit whose answer was lost.
                 self.kill(frozen.number, "written twice when the database went away")
-            elif configuration_key(frozen.params) == key:
+            elif configuration_key(chosen(frozen, self._mixed)) == key:
                 self.kill(number, f"trial {frozen.number} of another worker measures the same")
                 return None
         if at_most is not None and number >= at_most:
@@ -238,7 +265,7 @@ class Store:
         except UpdateFinishedTrialError:
             pass
         self._forget(number)
-        return record_of(self._frozen(number))
+        return record_of(self._frozen(number), self._mixed)
 
     def _finish(self, trial: optuna.trial.Trial, outcome: Outcome, space: Space) -> None:
         attributes, violations, values = attributes_of(outcome), {}, None
@@ -255,6 +282,10 @@ class Store:
         patience.set_attributes(self._study._storage, trial._trial_id, attributes)
         for key, violation in violations.items():
             trial.set_constraint(key, violation)
+        if violations:
+            self._study._storage.set_trial_system_attr(
+                trial._trial_id, LIMITS_KEY, list(violations.values())
+            )
         if values is None:
             self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
         else:
@@ -317,7 +348,24 @@ class Store:
         study = self._study
         with uncollected():
             trials = patience.whole_trials(study._storage, study._study_id, keys)
-            return [record_of(trial) for trial in trials]
+            return [record_of(trial, self._mixed) for trial in trials]
+
+    def best_beyond_limits(self) -> list[int]:
+        """Numbers of the trials that are best only where no limit is looked at.
+
+        Optuna's dashboard lists them among its best trials: it computes these from the values
+        alone, whatever the trials say of constraints.
+        """
+        import moocore
+
+        complete = [r for r in self.records(("feasible",)) if r.values is not None]
+        if not complete:
+            return []
+        best = moocore.is_nondominated(
+            [r.values for r in complete], keep_weakly=True,
+            maximise=[d == "maximize" for d in self.directions],
+        )
+        return [r.number for r, is_best in zip(complete, best) if is_best and not r.feasible]
 
     def changed(self, seen: Mapping[int, str]) -> Iterator[TrialRecord]:
         """The trials whose state differs from what ``seen`` (number -> state) says.
@@ -326,7 +374,7 @@ class Store:
         """
         for frozen in self._study.get_trials(deepcopy=False):
             if seen.get(frozen.number) != state_of(frozen):
-                yield record_of(frozen)
+                yield record_of(frozen, self._mixed)
 
     def _forget(self, number: int) -> None:
         with self._lock:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 from optuna.distributions import (
@@ -15,8 +18,14 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from tuner.measurement import UNFINISHED, Configuration, Failure, Outcome, to_json
-from tuner.space import Parameter
+from tuner.measurement import UNFINISHED, Configuration, Failure, Outcome, Scalar, to_json
+from tuner.space import Parameter, same
+
+LIMITS_KEY = "constraints"
+"""System attribute with a trial's violations as a list: Optuna's key before version 5, and the
+one by which its dashboard tells trials beyond a limit. Optuna 5 reads it beside its own keys."""
+_EXACT = 2**53
+"""Larger whole numbers are not all floats."""
 
 _STATES = {
     TrialState.COMPLETE: "complete",
@@ -75,15 +84,66 @@ class TrialRecord:
         return energy.get("source")
 
 
-def distribution(parameter: Parameter) -> BaseDistribution:
-    """How Optuna stores a parameter's values."""
+def distribution(parameter: Parameter, *, by_value: bool = True) -> BaseDistribution:
+    """How Optuna stores a parameter's values.
+
+    Listed numbers are stored as the range that they span, in the logarithm where they are spaced
+    more evenly there: Optuna's dashboard puts categories into the order of their names (1, 16, 2).
+    Which of the range's values may be chosen stands in the study's description of its space.
+
+    Args:
+        by_value: ``False`` stores every list as categories, as studies of before do.
+    """
     if parameter.choices:
-        return CategoricalDistribution(parameter.choices)
+        numbers = [c for c in parameter.choices if isinstance(c, (int, float))]
+        if not by_value or not _are_numbers(parameter.choices):
+            return CategoricalDistribution(parameter.choices)
+        low, high, log = min(numbers), max(numbers), _is_even_in_log(numbers)
+        if all(isinstance(c, int) for c in numbers):
+            return IntDistribution(int(low), int(high), log)
+        return FloatDistribution(low, high, log)
     assert parameter.low is not None and parameter.high is not None
     if parameter.kind == "int":
         step = int(parameter.step or 1)
         return IntDistribution(int(parameter.low), int(parameter.high), parameter.log, step)
     return FloatDistribution(parameter.low, parameter.high, parameter.log, parameter.step)
+
+
+def _are_numbers(choices: Sequence[Scalar]) -> bool:
+    """Whether all are numbers that the storage, which keeps floats, gives back as they are."""
+    return all(
+        isinstance(c, (int, float)) and not isinstance(c, bool) and abs(c) <= _EXACT for c in choices
+    )
+
+
+def _is_even_in_log(numbers: Sequence[float]) -> bool:
+    """Whether neighbours lie further apart the larger they are, as 1, 2, 4, 8 do."""
+    rising = sorted(numbers)
+    if len(rising) < 3 or rising[0] <= 0:
+        return False
+    gaps = [b - a for a, b in pairwise(rising)]
+    ratios = [math.log(b / a) for a, b in pairwise(rising)]
+    return max(ratios) * min(gaps) < max(gaps) * min(ratios)
+
+
+def mixed(description: Mapping[str, Any]) -> dict[str, tuple[Scalar, ...]]:
+    """The lists of a space that hold both whole numbers and fractions.
+
+    The storage gives a 1 among fractions back as 1.0; ``record_of`` needs the list to tell.
+    """
+    lists = {p["name"]: tuple(p["choices"]) for p in description.get("parameters", ())}
+    return {
+        name: choices for name, choices in lists.items()
+        if _are_numbers(choices) and len({type(c) for c in choices}) == 2
+    }
+
+
+def chosen(frozen: FrozenTrial, lists: Mapping[str, Sequence[Scalar]]) -> Configuration:
+    """The configuration of a stored trial, its values as the space's file writes them."""
+    return {
+        name: next((c for c in lists.get(name, ()) if same(c, value)), value)
+        for name, value in frozen.params.items()
+    }
 
 
 def attributes_of(outcome: Outcome) -> dict[str, Any]:
@@ -114,7 +174,10 @@ def state_of(frozen: FrozenTrial) -> str:
     return _STATES[frozen.state]
 
 
-def record_of(frozen: FrozenTrial) -> TrialRecord:
+def record_of(
+    frozen: FrozenTrial, lists: Mapping[str, Sequence[Scalar]] = MappingProxyType({})
+) -> TrialRecord:
+    """A stored trial; ``lists``: what ``mixed`` gives for the study's space."""
     attributes = frozen.user_attrs
     if frozen.state == TrialState.COMPLETE and attributes.get("reason") == "killed":
         # Taken for dead, but its owner was quicker (behind a proxy a kill is not one transaction).
@@ -124,10 +187,10 @@ def record_of(frozen: FrozenTrial) -> TrialRecord:
     return TrialRecord(
         number=frozen.number,
         state=state_of(frozen),
-        configuration=dict(frozen.params),
+        configuration=chosen(frozen, lists),
         values=tuple(frozen.values) if frozen.values is not None else None,
         metrics=measurement.get("metrics") or {},
-        violations=dict(frozen.constraints or {}) if frozen.state == TrialState.COMPLETE else {},
+        violations=_violations(frozen) if frozen.state == TrialState.COMPLETE else {},
         reason=attributes.get("reason"),
         message=attributes.get("message", ""),
         measurement=measurement,
@@ -136,3 +199,8 @@ def record_of(frozen: FrozenTrial) -> TrialRecord:
         finished=frozen.datetime_complete,
         attributes=attributes,
     )
+
+
+def _violations(frozen: FrozenTrial) -> dict[str, float]:
+    """By constraint, without the nameless ones that ``LIMITS_KEY`` adds for the dashboard."""
+    return {key: v for key, v in (frozen.constraints or {}).items() if not key.isdigit()}
