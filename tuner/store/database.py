@@ -26,7 +26,14 @@ from tuner.store import patience
 from tuner.store.heartbeat import Silence
 from tuner.store.owner import alive, is_visible, this_process
 from tuner.store.reading import uncollected
-from tuner.store.record import TrialRecord, attributes_of, distribution, record_of, state_of
+from tuner.store.record import (
+    TrialRecord,
+    attributes_of,
+    distribution,
+    record_of,
+    state_of,
+    violation_intervals,
+)
 from tuner.store.urls import connect, redact
 
 
@@ -248,6 +255,7 @@ class Store:
             missing = next((o.name for o in space.objectives if metrics[o.name] is None), None)
             if missing is None:
                 violations = space.violations(metrics)
+                attributes["violation_intervals"] = to_json(violation_intervals(outcome, space))
             else:
                 values = None
                 attributes["reason"], attributes["message"] = outcome.why_unmeasured(missing)
