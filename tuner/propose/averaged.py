@@ -220,10 +220,12 @@ class AveragedSurrogate:
             angle[open_] = rng.uniform(low[open_], high[open_])
 
 
-def expected_scale(y: Floats, logarithmic: bool) -> float:
+def expected_scale(y: Floats, logarithmic: bool, errors: Floats | None = None) -> float:
     """Deviation to expect of responses of shape (n,), in their unit: what they show, but of
-    logarithms, of which few trials tell too little, what is usual."""
-    return LOG_SCALE if logarithmic else float(np.std(y)) or 1.0
+    logarithms, of which few trials tell too little, what is usual. Where they are known to have
+    ``errors``, shape (n,), responses that happen to agree may differ by as much."""
+    shown = LOG_SCALE if logarithmic else float(np.std(y))
+    return float(np.hypot(shown, 0.0 if errors is None else np.sqrt(np.mean(errors**2)))) or 1.0
 
 
 def _unpacked(chains: Floats, columns: int) -> _Parts:

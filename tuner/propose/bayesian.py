@@ -297,7 +297,7 @@ class BayesianProposer(Proposer):
     ) -> Surrogate | AveragedSurrogate:
         if len(data.y) <= AVERAGED:
             rng = np.random.default_rng(derived_seed(self._seed, len(data.y)))
-            scale = expected_scale(data.y, logarithmic)
+            scale = expected_scale(data.y, logarithmic, data.errors)
             shape = self._shape(name, logarithmic)
             model = AveragedSurrogate(rng, scale, deciding=self._encoder.deciding, shape=shape)
             return model.fit(data.X, data.y, errors=data.errors)

@@ -134,7 +134,8 @@ class Surrogate:
         ``errors``, shape (n,), are known beside the noise that is learnt."""
         self._mean, self._scale = 0.0, self._given or 1.0
         if self._given is None:
-            self._mean, self._scale = float(np.mean(y)), float(np.std(y)) or 1.0
+            unsure = 0.0 if errors is None else np.sqrt(np.mean(errors**2))
+            self._mean, self._scale = float(np.mean(y)), float(np.hypot(np.std(y), unsure)) or 1.0
         targets = (y - self._mean) / self._scale
         known = np.zeros(len(y)) if errors is None else (errors / self._scale) ** 2
         with warnings.catch_warnings():
