@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 from collections import Counter
@@ -147,7 +148,10 @@ def observation(record: TrialRecord, space: Space) -> Observation:
     values = None
     if record.values is not None:
         values = tuple(o.to_minimise(v) for o, v in zip(space.objectives, record.values))
-    violations = record.violations
+    intervals = record.violation_intervals
+    # A metric that was not measured has no number that another trial's could be compared with.
+    unmeasured = {key: math.inf for key, interval in intervals.items() if interval is None}
+    violations = {**record.violations, **unmeasured}
     if record.state == "failed":
         violations = {"failed": 1.0}
     return Observation(
@@ -157,6 +161,7 @@ def observation(record: TrialRecord, space: Space) -> Observation:
         violations=violations,
         notes=record.notes,
         number=record.number,
+        violation_intervals={k: interval for k, interval in intervals.items() if interval},
     )
 
 

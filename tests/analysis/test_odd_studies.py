@@ -241,3 +241,26 @@ def test_wrong_use_of_pareto_ends_in_one_line(
 def test_a_limit_that_is_none_says_what_one_looks_like(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="like 'latency_p99_ms<=50'"):
         limit(text)
+
+
+@pytest.mark.parametrize(("count", "told"), [(9, False), (10, True)])
+def test_borrow_says_on_how_many_configurations_it_rests_and_tells_from_ten_on(
+    make: Callable[..., str], tuner: Callable[..., Printed], count: int, told: bool
+) -> None:
+    one, other = make(ordinary, count, name="one"), make(ordinary, count, name="other")
+    code, out, _ = tuner("borrow", one, other, "--json")
+    assert code == 0
+    document = json.loads(out)
+    for pair in document["pairs"]:
+        assert pair["common"] == count
+        assert bool(pair["front"]) is (pair["on_front_share"] is not None) is told
+        for price in pair["price"].values():
+            assert (price["regret_pct"] is not None) is told
+            assert price["configurations"] == count
+    for rows in document["correlation"].values():
+        assert [(row["configurations"], row["pearson"] is not None) for row in rows] == [
+            (count, told)
+        ]
+    code, out, _ = tuner("borrow", one, other)
+    assert code == 0
+    assert ("fewer than 10 configurations are valid in both" in out) is not told

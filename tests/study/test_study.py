@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -125,3 +127,46 @@ def test_maximised_objectives_reach_the_proposer_negated(url: str, formula: Form
     observed = study.observation(arm.store.records()[0], space)
     assert observed.values == (-25.0,)
     assert arm.store.records()[0].values == (25.0,)
+
+
+def test_intervals_of_violations_reach_the_proposer(url: str, formula: Formula) -> None:
+    limits = "constraints: {latency_p99_ms: {max: 20}, throughput_rps: {min: 1}}"
+    space = parse(f"parameters: {{threads: {{values: [1]}}}}\n{limits}")
+    (arm,) = arms(space, url, "grid")
+    study.run(space, [arm], formula, n_trials=1)
+    (changed,) = arm.store.changed({})
+    p99_ms = arm.store.records()[0].metrics["latency_p99_ms"]
+    key = "latency_p99_ms <= 20"
+    observed = study.observation(changed, space)
+    assert observed.violation_intervals == {
+        key: (pytest.approx(0.9 * p99_ms / 20 - 1), pytest.approx(1.1 * p99_ms / 20 - 1))
+    }
+    assert observed.violations[key] == pytest.approx(p99_ms / 20 - 1)
+
+
+def test_a_limit_that_was_not_measured_is_beyond_every_one_that_was(
+    url: str, formula: Formula
+) -> None:
+    space = parse(
+        "parameters: {threads: {values: [1]}}\nobjectives: [throughput_rps]\n"
+        "constraints: {power_average_w: {max: 5}}"
+    )
+    (arm,) = arms(space, url, "grid")
+    study.run(space, [arm], Unmetered(formula), n_trials=1)
+    (changed,) = arm.store.changed({})
+    observed = study.observation(changed, space)
+    assert observed.violations["power_average_w <= 5"] == math.inf
+    assert not observed.feasible and observed.violation_intervals == {}
+
+
+class Unmetered:
+    """Measures as another evaluator does, without energy."""
+
+    def __init__(self, inner: Formula) -> None:
+        self.inner = inner
+
+    def evaluate(self, *args):
+        return [replace(outcome, energy=None) for outcome in self.inner.evaluate(*args)]
+
+    def attributes(self):
+        return self.inner.attributes()

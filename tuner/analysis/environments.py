@@ -18,6 +18,12 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 
+LEAST_COMMON = 10
+"""Configurations valid in both environments from which a number on the pair is told: a correlation
+of fewer than ten is told from none only above 0.63 (Student's t, two-sided, 5 %), and the best tenth
+of fewer is less than one configuration."""
+
+
 @dataclass(frozen=True)
 class Environment:
     """One response over one table of configurations."""

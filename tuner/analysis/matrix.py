@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 from threadpoolctl import threadpool_limits
 
-from tuner.analysis.environments import Environment, compare
+from tuner.analysis.environments import LEAST_COMMON, Environment, compare
 from tuner.analysis.transfer import Metrics, Profiles, transfer_metrics
+
+ON_ALL = ("common", "M15", "M16", "M17", "M18")
+"""What rests on all configurations, not only on those valid in both."""
 
 
 def compare_environments(
@@ -17,12 +20,15 @@ def compare_environments(
     top: float = 0.10,
     profiles: Profiles | None = None,
 ) -> Metrics:
-    """All metrics of two environments on the configurations they share; see ``compare``."""
+    """All metrics of two environments on the configurations they share; see ``compare``.
+
+    Where fewer than ``LEAST_COMMON`` are valid in both, M1 to M14 are ``None``.
+    """
     shared = compare(source, target)
     # The matrices are small: on a busy machine, threads of BLAS waiting for each other cost more
     # than the arithmetic.
     with threadpool_limits(1, user_api="blas"):
-        return transfer_metrics(
+        found = transfer_metrics(
             shared.table,
             shared.options,
             shared.source,
@@ -32,6 +38,8 @@ def compare_environments(
             top=top,
             profiles=profiles,
         )
+    enough = (found["common"] or 0) >= LEAST_COMMON
+    return {name: v if enough or name in ON_ALL else None for name, v in found.items()}
 
 
 def transfer_matrix(

@@ -145,6 +145,12 @@ def _redrawn_regret(
     return told
 
 
+def common(source: Environment, target: Environment) -> int:
+    """How many configurations are valid in both."""
+    shared = compare(source, target)
+    return int((np.isfinite(side(shared, 0)) & np.isfinite(side(shared, 1))).sum())
+
+
 def side(shared: Comparison, which: int) -> Floats:
     """The response of the source (0) or target (1), NaN where it is invalid; (n,)."""
     values = (shared.source, shared.target)[which]

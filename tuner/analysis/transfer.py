@@ -27,6 +27,7 @@ Bools = NDArray[np.bool_]
 Metrics = dict[str, float | int | None]
 
 MEANING: Mapping[str, str] = {
+    "common": "configurations valid in both, on which M1 to M14 rest",
     "M1": "linear relation: Pearson correlation of the responses",
     "M2": "distribution: KL divergence of the kernel densities, in nats",
     "M3": "ranks: Spearman correlation of the responses",
@@ -112,6 +113,7 @@ def transfer_metrics(
     )
     same, opposite = agreement(one.influences, other.influences, alpha)
     return {
+        "common": int(both.sum()),
         "M1": pearson(a, b),
         "M2": kl_divergence(one.density, other.density),
         "M3": spearman(a, b),

@@ -15,10 +15,10 @@ from tuner.analysis.borrow import (
     option_changes,
 )
 from tuner.analysis.energy import check_energy
-from tuner.analysis.environments import Environment
+from tuner.analysis.environments import LEAST_COMMON, Environment
 from tuner.analysis.fronts import DEFAULT_OBJECTIVES
 from tuner.analysis.loader import Loader
-from tuner.analysis.regret import borrowed_front, price_of_borrowing
+from tuner.analysis.regret import borrowed_front, common, price_of_borrowing
 from tuner.analysis.text import aligned, short
 from tuner.cli._references import names
 from tuner.errors import UsageError
@@ -93,11 +93,16 @@ def _document(by_objective: dict[str, list[Environment]], labels: list[str]) -> 
                 continue
             sources = [environments[i] for environments in by_objective.values()]
             targets = [environments[j] for environments in by_objective.values()]
+            rests_on = min(common(*pair) for pair in zip(sources, targets))
+            if rests_on < LEAST_COMMON:
+                pairs.append(_silent(lender, borrower, rests_on, list(by_objective)))
+                continue
             front = borrowed_front(sources, targets)
             pairs.append(
                 {
                     "lender": lender,
                     "borrower": borrower,
+                    "common": rests_on,
                     "front": front.to_dict(orient="records"),
                     "on_front_share": float(front["on_target_front"].mean()),
                     "fails_share": float(front["borrowed_fails"].mean()),
@@ -116,7 +121,11 @@ def _document(by_objective: dict[str, list[Environment]], labels: list[str]) -> 
         "studies": labels,
         "pairs": pairs,
         "correlation": {
-            name: correlation_table(found).to_dict(orient="records")
+            name: [
+                row if row["configurations"] >= LEAST_COMMON
+                else {**row, "pearson": math.nan, "spearman": math.nan}
+                for row in correlation_table(found).to_dict(orient="records")
+            ]
             for name, found in by_objective.items()
         },
         "effects": {
@@ -133,15 +142,34 @@ def _document(by_objective: dict[str, list[Environment]], labels: list[str]) -> 
     }
 
 
+def _silent(
+    lender: str, borrower: str, rests_on: int, objectives: list[str]
+) -> dict[str, Any]:
+    """A pair with too few configurations valid in both for any number on it."""
+    nothing = dict.fromkeys((
+        "borrowed_fails", "regret_pct", "median_configuration_regret_pct", "regret_median_pct",
+        "regret_interval_pct", "self_regret_pct", "self_regret_interval_pct", "fails_share",
+        "beyond_noise", "interval_unknown",
+    ))
+    return {
+        "lender": lender, "borrower": borrower, "common": rests_on, "front": [],
+        "on_front_share": None, "fails_share": None,
+        "price": {name: {**nothing, "configurations": rests_on} for name in objectives},
+        "options": {name: [] for name in objectives},
+    }
+
+
 def _print(document: dict[str, Any], objectives: list[str]) -> None:
-    head = ["lender > borrower", "of the front on the front", "fails",
+    head = ["lender > borrower", "in common", "of the front on the front", "fails",
             *(f"regret {name} (%)" for name in objectives),
             *(f"median configuration {name} (%)" for name in objectives)]
     lines: list[list[Any]] = [head]
     for pair in document["pairs"]:
-        price = pair["price"]
-        lines.append([f"{pair['lender']} > {pair['borrower']}", f"{pair['on_front_share']:.0%}",
-                      f"{pair['fails_share']:.0%}",
+        price, told_of = pair["price"], [f"{pair['lender']} > {pair['borrower']}", pair["common"]]
+        if pair["common"] < LEAST_COMMON:
+            lines.append([*told_of, *["–"] * (len(head) - 2)])
+            continue
+        lines.append([*told_of, f"{pair['on_front_share']:.0%}", f"{pair['fails_share']:.0%}",
                       *(_regret(price[name]) for name in objectives),
                       *(price[name]["median_configuration_regret_pct"] for name in objectives)])
     print(aligned(lines))
@@ -151,6 +179,8 @@ def _print(document: dict[str, Any], objectives: list[str]) -> None:
         "itself: the median regret\nof choosing by a second measurement of the borrower; * beyond "
         "that noise"
     )
+    if any(pair["common"] < LEAST_COMMON for pair in document["pairs"]):
+        print(f"–: fewer than {LEAST_COMMON} configurations are valid in both; no number is told")
     print("\noptions whose effect changes")
     told = False
     for pair in document["pairs"]:

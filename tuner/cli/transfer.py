@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Sequence
 
+from tuner.analysis.environments import LEAST_COMMON
 from tuner.analysis.matrix import compare_environments, transfer_matrix
 from tuner.analysis.text import aligned
 from tuner.analysis.transfer import MEANING, Metrics
@@ -57,7 +58,13 @@ def _pair(args: argparse.Namespace) -> int:
     print(f"source: {source.label}\ntarget: {target.label}")
     print(f"options: {', '.join(name for name in source.options if name in target.options)}\n")
     print(aligned([[name, value, MEANING[name]] for name, value in metrics.items()]))
+    _say_withheld([metrics])
     return 0
+
+
+def _say_withheld(found: Sequence[Metrics]) -> None:
+    if any((metrics["common"] or 0) < LEAST_COMMON for metrics in found):
+        print(f"\nM1 to M14 are told where at least {LEAST_COMMON} configurations are valid in both")
 
 
 def _matrix(args: argparse.Namespace) -> int:
@@ -79,6 +86,7 @@ def _matrix(args: argparse.Namespace) -> int:
     print("\n".join(f"{number}: {label}" for number, label in enumerate(labels, 1)) + "\n")
     print(aligned(_lines(matrix)))
     print("\n" + aligned([[name, meaning] for name, meaning in MEANING.items()]))
+    _say_withheld([metrics for (i, j), metrics in matrix.items() if i != j])
     return 0
 
 

@@ -91,12 +91,16 @@ class AveragedSurrogate:
         self._rng, self._scale, self._constant = rng, scale, 0.0 if centred else _MEAN
         self._deciding, self._known = deciding, shape
 
-    def fit(self, X: Floats, y: Floats, sweeps: int = _SWEEPS) -> AveragedSurrogate:
+    def fit(
+        self, X: Floats, y: Floats, sweeps: int = _SWEEPS, errors: Floats | None = None
+    ) -> AveragedSurrogate:
         """Learn from inputs of shape (n, columns), each in [0, 1], and responses of shape (n,).
 
         The more trials, the more ``sweeps`` it takes until the chains forget where they began.
+        ``errors``, shape (n,), are deviations known of the responses, beside the noise that is
+        learnt; predictions are of a trial without them.
         """
-        self._given(X, y)
+        self._given(X, y, errors)
         drawn = self._rng.standard_normal((_DRAWN, 3 * X.shape[1] + 3))
         self._hold(drawn)
         densities = self._density(drawn)[0]
@@ -130,8 +134,10 @@ class AveragedSurrogate:
         other._given(X, y)
         return other._held(self._chains)
 
-    def _given(self, X: Floats, y: Floats) -> None:
+    def _given(self, X: Floats, y: Floats, errors: Floats | None = None) -> None:
         self._X = X
+        # The scale that is integrated out is not known here; its prior's guess stands for it.
+        self._errors = None if errors is None else (errors / self._scale) ** 2
         self._offset = float(y.mean()) if self._constant else 0.0
         self._y = y - self._offset
 
@@ -180,6 +186,8 @@ class AveragedSurrogate:
         parts, n = _unpacked(chains, self._X.shape[1]), len(self._y)
         covariance = _kernel(parts, self._X, self._X, self._deciding) + self._constant
         covariance += (parts.noise[:, None, None] + _JITTER) * np.eye(n)
+        if self._errors is not None:
+            covariance += np.diag(self._errors)
         factor = np.asarray(np.linalg.cholesky(covariance), np.float64)
         half = np.linalg.solve(factor, np.broadcast_to(self._y[:, None], (len(chains), n, 1)))
         solved = np.linalg.solve(np.swapaxes(factor, 1, 2), half)[..., 0]
@@ -212,10 +220,12 @@ class AveragedSurrogate:
             angle[open_] = rng.uniform(low[open_], high[open_])
 
 
-def expected_scale(y: Floats, logarithmic: bool) -> float:
+def expected_scale(y: Floats, logarithmic: bool, errors: Floats | None = None) -> float:
     """Deviation to expect of responses of shape (n,), in their unit: what they show, but of
-    logarithms, of which few trials tell too little, what is usual."""
-    return LOG_SCALE if logarithmic else float(np.std(y)) or 1.0
+    logarithms, of which few trials tell too little, what is usual. Where they are known to have
+    ``errors``, shape (n,), responses that happen to agree may differ by as much."""
+    shown = LOG_SCALE if logarithmic else float(np.std(y))
+    return float(np.hypot(shown, 0.0 if errors is None else np.sqrt(np.mean(errors**2)))) or 1.0
 
 
 def _unpacked(chains: Floats, columns: int) -> _Parts:

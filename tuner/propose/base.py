@@ -29,7 +29,9 @@ class Observation:
 
     ``values`` are the objective values in the space's order, each to be minimised (the study
     negates what is maximised); ``None`` when the trial failed or still runs. ``violations`` maps
-    each constraint to a number, <= 0 meaning kept; a failure carries ``{"failed": 1.0}``.
+    each constraint to a number relative to its bound, <= 0 meaning kept, infinity that its metric
+    was not measured; a failure carries ``{"failed": 1.0}``, and how much worse than a measured
+    trial that is each proposer knows.
     """
 
     configuration: Configuration
@@ -41,6 +43,10 @@ class Observation:
     number: int = -1
     """The trial's number in its study; a ``running`` observation is replaced by the final one
     with the same number."""
+    violation_intervals: Mapping[str, tuple[float | None, float | None]] = field(
+        default_factory=dict
+    )
+    """95 % intervals of violations, where the measurement has them; an end of ``None`` is unknown."""
 
     @property
     def feasible(self) -> bool:

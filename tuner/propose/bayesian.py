@@ -22,6 +22,7 @@ from tuner.propose.improvement import (
     expected_improvement,
     scalarised_improvement,
 )
+from tuner.propose.keeping import SURE, deviation, kept
 from tuner.propose.surrogate import Surrogate
 from tuner.space import Space
 
@@ -46,6 +47,8 @@ class Data:
 
     X: Floats
     y: Floats
+    errors: Floats | None = None
+    """Deviations that the measurement of each value is known to have, (n,); ``None``: unknown."""
 
 
 class Model(Protocol):
@@ -168,10 +171,22 @@ class BayesianProposer(Proposer):
 
     def _best(self) -> list[Observation]:
         """Feasible trials that no other one beats in every objective, at most twenty."""
-        kept = [o for o in self._history.complete if o.feasible]
-        values = np.array([o.values for o in kept])
+        found = self._feasible()
+        values = np.array([o.values for o in found])
         beaten = [bool((values < row).all(axis=1).any()) for row in values]
-        return [o for o, is_beaten in zip(kept, beaten) if not is_beaten][:20]
+        return [o for o, is_beaten in zip(found, beaten) if not is_beaten][:20]
+
+    def _feasible(self) -> list[Observation]:
+        """Complete trials of configurations that keep every limit for sure, all their trials taken
+        together; where there is none, those that were measured within the limits. What kept a limit
+        by luck is nothing yet to be improved upon."""
+        certainty = kept(self._history.finished)
+        measured = [o for o in self._history.complete if o.feasible]
+        sure = [
+            o for o in self._history.complete
+            if certainty[configuration_key(o.configuration)] >= SURE
+        ]
+        return sure or measured
 
     # How good each looks.
 
@@ -207,7 +222,7 @@ class BayesianProposer(Proposer):
         if not complete and not self._can_guess():
             return probable + 1e-6 * self._distance(X), {}
         beliefs, ceilings, notes = self._beliefs(X)
-        feasible = [o.values for o in complete if o.feasible]
+        feasible = [o.values for o in self._feasible()]
         found = np.array(feasible, dtype=float).reshape(-1, len(beliefs))
         if not len(found) and complete:
             return probable, notes
@@ -282,11 +297,12 @@ class BayesianProposer(Proposer):
     ) -> Surrogate | AveragedSurrogate:
         if len(data.y) <= AVERAGED:
             rng = np.random.default_rng(derived_seed(self._seed, len(data.y)))
-            scale = expected_scale(data.y, logarithmic)
+            scale = expected_scale(data.y, logarithmic, data.errors)
             shape = self._shape(name, logarithmic)
             model = AveragedSurrogate(rng, scale, deciding=self._encoder.deciding, shape=shape)
-            return model.fit(data.X, data.y)
-        plain = Surrogate(data.X.shape[1], start=self._thetas.get(name)).fit(data.X, data.y)
+            return model.fit(data.X, data.y, errors=data.errors)
+        plain = Surrogate(data.X.shape[1], start=self._thetas.get(name))
+        plain.fit(data.X, data.y, data.errors)
         if len(data.y) > _BUSY:
             self._thetas[name] = plain.theta
         return plain
@@ -300,17 +316,19 @@ class BayesianProposer(Proposer):
         finished = self._history.finished
         probable = np.ones(len(X))
         failed = np.array([1.0 if o.state != "complete" else -1.0 for o in finished])
-        responses = {"failed": (failed, list(range(len(finished))))}
+        encoded = self._encoder.encode([o.configuration for o in finished])
+        if (failed > 0).any() and not (failed > 0).all():
+            mean, error = self._fit("constraint failed", Data(encoded, failed)).predict(X)
+            probable *= norm.cdf(-mean / np.hypot(error, _UNSURE))
         for key in sorted({k for o in finished for k in o.violations} - {"failed"}):
             rows = [i for i, o in enumerate(finished) if key in o.violations]
-            responses[key] = (np.array([finished[i].violations[key] for i in rows]), rows)
-        encoded = self._encoder.encode([o.configuration for o in finished])
-        for key, (values, rows) in responses.items():
-            if (values > 0).any() and not (key == "failed" and (values > 0).all()):
-                data = Data(encoded[rows], np.clip(values, -_FAR, _FAR))
-                mean, deviation = self._fit(f"constraint {key}", data).predict(X)
-                unsure = _UNSURE if key == "failed" else 0.0
-                probable *= norm.cdf(-mean / np.hypot(deviation, unsure))
+            values = np.array([finished[i].violations[key] for i in rows])
+            errors = np.array([deviation(finished[i], key) for i in rows])
+            if (values + norm.ppf(SURE) * errors > 0).any():
+                values, errors = np.clip(values, -_FAR, _FAR), np.minimum(errors, _FAR)
+                data = Data(encoded[rows], values, errors if errors.any() else None)
+                mean, error = self._fit(f"constraint {key}", data).predict(X)
+                probable *= norm.cdf(-mean / error)
         # While everything fails, the next trial goes furthest from what was tried.
         return probable * self._distance(X) if (failed > 0).all() else probable
 

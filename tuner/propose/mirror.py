@@ -7,6 +7,7 @@ the stored one, and keeps storages and samplers apart.
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -30,7 +31,10 @@ from tuner.propose.history import History, Key, derived_seed
 from tuner.space import Parameter, Space, same
 
 FAILED = "failed"
-"""Constraint that a trial without a measurement violates, and every other one keeps."""
+"""Constraint that a trial without a measurement violates, by more than any measured trial violates
+all others together; a measured one keeps it."""
+_MOST_KEPT = -1.0
+"""A bound kept by more than its own size counts as kept by that: further inside tells no more."""
 _GENERATIONS = 20
 """Generations kept apart when an evolution is resumed; all before become the first one. Optuna
 finds a generation's parents by recursion through those before, which ends at some hundreds."""
@@ -63,6 +67,9 @@ class MirrorProposer(Proposer):
         self._distributions = {p.name: distribution(p) for p in space.parameters}
         self._history = History()
         self._running: dict[Key, list[optuna.Trial]] = {}
+        self._valueless: list[tuple[optuna.Trial, Observation]] = []
+        """Failures that wait for the first measured trial: until then nothing is worst."""
+        self._limits = [constraint.key for constraint in space.constraints]
         self._started = False
         with _quietly():
             self._study = optuna.create_study(directions=["minimize"] * len(space.objectives))
@@ -171,11 +178,20 @@ class MirrorProposer(Proposer):
         self._running.setdefault(configuration_key(configuration), []).append(trial)
 
     def _tell(self, trial: optuna.Trial, observation: Observation) -> None:
-        for name, violation in self._constraints(observation).items():
-            trial.set_constraint(name, violation)
-        self._study.tell(trial, self._values(observation))
+        self._valueless.append((trial, observation))
+        if self._history.worst is None:
+            return
+        for ended, told in self._valueless:
+            # One by one and in their order: GPSampler tells constraints apart by that alone.
+            for name, violation in self._constraints(told).items():
+                ended.set_constraint(name, violation)
+            self._study.tell(ended, self._values(told))
+        self._valueless.clear()
 
     def _add(self, observation: Observation) -> None:
+        if self._history.worst is None:
+            self._tell(self._run(observation.configuration), observation)
+            return
         params = self._params(observation.configuration)
         generation = max(0, _generation(observation.notes) - self._first_generation)
         key = self._generation_key()
@@ -201,18 +217,30 @@ class MirrorProposer(Proposer):
         return {} if generation is None else {"generation": generation + self._first_generation}
 
     def _values(self, observation: Observation) -> list[float]:
-        if observation.state == "complete" and observation.values is not None:
+        if _is_measured(observation):
+            assert observation.values is not None
             return list(observation.values)
         # A failure has no values; the worst ones seen keep it from looking good to a sampler
-        # that reads them all the same.
-        return list(self._history.worst or (0.0,) * len(self._space.objectives))
+        # that reads them all the same. Told as failed it would not be known to GPSampler at all,
+        # which then proposes it again.
+        assert self._history.worst is not None
+        return list(self._history.worst)
 
     def _constraints(self, observation: Observation) -> dict[str, float]:
-        # Optuna takes a trial without constraints as feasible, and its GP needs the same ones on
-        # every trial: a failure has kept the others as far as anyone knows.
-        names = [constraint.key for constraint in self._space.constraints]
-        failed = 1.0 if observation.state == FAILED else -1.0
-        return {**dict.fromkeys(names, 0.0), FAILED: failed, **observation.violations}
+        """The same constraints for every trial and in the same order, whatever it brings: Optuna
+        takes a trial without any as feasible, and its GPSampler knows them by their place alone.
+
+        TPE and NSGA compare the sums of what is violated, so each measured violation is bounded by
+        one, and a failure violates by more than all of them can come to. What it would have kept
+        of the others nobody knows: it counts as at their bounds.
+        """
+        worst = len(self._limits) + 2.0
+        if not _is_measured(observation):
+            return {**dict.fromkeys(self._limits, 0.0), FAILED: worst}
+        told = {name: bounded(v) for name, v in observation.violations.items()}
+        limits = {name: told.pop(name, 0.0) for name in self._limits}
+        # A limit that the space does not know has no place of its own.
+        return {**limits, FAILED: max(told.values(), default=-worst)}
 
     def _params(self, configuration: Configuration) -> dict[str, Any]:
         return {
@@ -253,6 +281,20 @@ def to_inner(parameter: Parameter, value: Scalar) -> Any:
     if not parameter.choices:
         return value
     return next(i for i, choice in enumerate(parameter.choices) if same(choice, value))
+
+
+def _is_measured(observation: Observation) -> bool:
+    return observation.state == "complete" and observation.values is not None
+
+
+def bounded(violation: float) -> float:
+    """A violation relative to its bound, mapped to [-1, 1] so that several can be added up: as it
+    is where the bound is kept, ``v / (1 + v)`` where it is broken (a latency of twice the limit: a
+    half). The order stays, and so does the slope at the bound. One that is not a number is broken
+    by more than any: 1."""
+    if math.isnan(violation) or violation == math.inf:
+        return 1.0
+    return max(violation, _MOST_KEPT) if violation <= 0 else violation / (1.0 + violation)
 
 
 def _suggested(trial: optuna.Trial, parameter: Parameter, form: BaseDistribution) -> Any:

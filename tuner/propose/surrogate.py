@@ -24,6 +24,7 @@ JOINT_PRIOR = (-1.0, 1.0)
 NOISE_PRIOR = (np.log(1e-2), 1.0)
 """The same of the variance that knobs don't explain: measurement noise and quirks."""
 _BOUNDS = (np.log(1e-6), np.log(1e3))
+_JITTER = 1e-8
 _STEPS = 40
 _FITTED_ON = 100
 """Points that hyperparameters are fitted on; the predictions use all."""
@@ -126,22 +127,25 @@ class Surrogate:
         priors = [JOINT_PRIOR, *[LENGTH_PRIOR] * columns, MAIN_PRIOR, NOISE_PRIOR]
         self._prior = np.array(priors).T
         self._start, self._given, self._steps = start, scale, steps
-        self._gp = GaussianProcessRegressor(kernel, alpha=1e-8, optimizer=self._optimise)
+        self._gp = GaussianProcessRegressor(kernel, alpha=_JITTER, optimizer=self._optimise)
 
-    def fit(self, X: Floats, y: Floats) -> Surrogate:
-        """Learn from inputs of shape (n, columns) and responses of shape (n,)."""
+    def fit(self, X: Floats, y: Floats, errors: Floats | None = None) -> Surrogate:
+        """Learn from inputs of shape (n, columns) and responses of shape (n,), whose deviations
+        ``errors``, shape (n,), are known beside the noise that is learnt."""
         self._mean, self._scale = 0.0, self._given or 1.0
         if self._given is None:
-            self._mean, self._scale = float(np.mean(y)), float(np.std(y)) or 1.0
+            unsure = 0.0 if errors is None else np.sqrt(np.mean(errors**2))
+            self._mean, self._scale = float(np.mean(y)), float(np.hypot(np.std(y), unsure)) or 1.0
         targets = (y - self._mean) / self._scale
+        known = np.zeros(len(y)) if errors is None else (errors / self._scale) ** 2
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a length scale at its bound is no news
             if len(X) > _FITTED_ON:
                 # The latest points lie where the search goes, the earliest everywhere.
                 few = np.r_[: _FITTED_ON // 2, len(X) - _FITTED_ON // 2 : len(X)]
-                self._gp.fit(X[few], targets[few])
+                self._gp.set_params(alpha=_JITTER + known[few]).fit(X[few], targets[few])
                 self._gp.set_params(kernel=self._gp.kernel_, optimizer=None)
-            self._gp.fit(X, targets)
+            self._gp.set_params(alpha=_JITTER + known).fit(X, targets)
         return self
 
     @property

@@ -37,6 +37,7 @@ from tuner.store.record import (
     mixed,
     record_of,
     state_of,
+    violation_intervals,
 )
 from tuner.store.urls import connect, redact
 
@@ -275,6 +276,7 @@ class Store:
             missing = next((o.name for o in space.objectives if metrics[o.name] is None), None)
             if missing is None:
                 violations = space.violations(metrics)
+                attributes["violation_intervals"] = to_json(violation_intervals(outcome, space))
             else:
                 values = None
                 attributes["reason"], attributes["message"] = outcome.why_unmeasured(missing)

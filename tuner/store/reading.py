@@ -36,7 +36,9 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
-LOOP = ("owner", "mark", "beat", "notes", "reason", "message", "feasible")
+LOOP = (
+    "owner", "mark", "beat", "notes", "reason", "message", "feasible", "violation_intervals",
+)
 """The user attributes that proposing, claiming and reaping need."""
 
 

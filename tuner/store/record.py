@@ -18,8 +18,16 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from tuner.measurement import UNFINISHED, Configuration, Failure, Outcome, Scalar, to_json
-from tuner.space import Parameter, same
+from tuner.measurement import (
+    UNFINISHED,
+    Configuration,
+    Failure,
+    Measurement,
+    Outcome,
+    Scalar,
+    to_json,
+)
+from tuner.space import Parameter, Space, same
 
 LIMITS_KEY = "constraints"
 """System attribute with a trial's violations as a list: Optuna's key before version 5, and the
@@ -77,6 +85,12 @@ class TrialRecord:
             **(self.measurement.get("intervals") or {}),
         }
         return {name: (held[0], held[1]) for name, held in told.items() if held}
+
+    @property
+    def violation_intervals(self) -> dict[str, tuple[float | None, float | None] | None]:
+        """95 % intervals of violations, as ``violation_intervals``; a record of before has none."""
+        told = self.attributes.get("violation_intervals") or {}
+        return {key: held and (held[0], held[1]) for key, held in told.items()}
 
     @property
     def energy_source(self) -> str | None:
@@ -166,6 +180,27 @@ def attributes_of(outcome: Outcome) -> dict[str, Any]:
             "intervals": to_json(outcome.intervals()),
         },
     }
+
+
+def violation_intervals(
+    measurement: Measurement, space: Space
+) -> dict[str, tuple[float | None, float | None] | None]:
+    """Constraint -> 95 % interval of its violation, an end of ``None`` being unknown; ``None`` where
+    its metric was not measured at all. A constraint whose interval nobody knows is left out.
+
+    Kept beside the violations, since the loop of a study reads no whole measurements.
+    """
+    metrics, intervals = measurement.metrics(), measurement.intervals()
+    told: dict[str, tuple[float | None, float | None] | None] = {}
+    for constraint in space.constraints:
+        interval = intervals.get(constraint.metric)
+        if metrics.get(constraint.metric) is None:
+            told[constraint.key] = None
+        elif interval is not None:
+            low, high = (None if end is None else constraint.violation(end) for end in interval)
+            # Of a metric with a lower bound the largest value violates least.
+            told[constraint.key] = (low, high) if constraint.maximum is not None else (high, low)
+    return told
 
 
 def state_of(frozen: FrozenTrial) -> str:
