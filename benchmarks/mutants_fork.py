@@ -132,7 +132,8 @@ def main() -> None:
         phases=(Phase.explicit, Phase.generate),
     )
     settings.load_profile("mutants")
-    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # databases wait for disks
+    with tempfile.TemporaryDirectory(prefix="mutants-", dir=memory) as folder:
         room = Path(folder)
         arguments = ["-q", "-x", "-p", "no:cacheprovider", "--tb=line",
                      "--basetemp", str(room / "base"), *job["tests"]]
