@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from tests.study.conftest import measured
 from tuner.errors import StudyError
 from tuner.measurement import Failure, Measurement
-from tuner.space import Space
+from tuner.space import Objective, Space
 from tuner.space_file import parse
 from tuner.store import Store, patience
 from tuner.store.heartbeat import SILENT_LOOKS
@@ -58,11 +58,9 @@ def test_a_study_made_anew_is_opened_with_its_trials(kept: Store, space: Space, 
     assert optuna.get_all_study_names(url) == ["small"]
 
 
-def test_a_study_has_its_spaces_directions(url: str) -> None:
-    space = parse(
-        "parameters: {x: [1, 2]}\nobjectives: [latency_p99_ms, {throughput_rps: maximize}]"
-    )
-    kept = Store.create(url, "other", space, {})
+def test_a_study_has_its_spaces_directions(space: Space, url: str) -> None:
+    both = Objective("latency_p99_ms", "minimize"), Objective("throughput_rps", "maximize")
+    kept = Store.create(url, "other", replace(space, objectives=both), {})
     assert kept.directions == ["minimize", "maximize"]
     assert kept.metric_names == ["latency_p99_ms", "throughput_rps"]
 
