@@ -4,8 +4,9 @@ PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
 STUDY_ARGS ?=
 RECORD_ARGS ?=
+MUTANTS_ARGS ?=
 
-.PHONY: study record report test check bench faults soak real-serving weights lock clean
+.PHONY: study record report test check bench faults soak mutants real-serving weights lock clean
 
 study: $(READY)
 	$(PYTHON) -m tuner study --space search_spaces/batching.yaml $(STUDY_ARGS)
@@ -55,6 +56,12 @@ faults: $(READY)
 # 500 trials of the small 1-D CNN in one process: does anything grow? Half an hour.
 soak: $(READY)
 	$(PYTHON) benchmarks/soak.py
+
+# Do the tests notice a wrong number? 600 mutants of the twelve modules that compute the numbers; goes
+# on where it stopped. tests/mutants/README.md has the results: MUTANTS_ARGS="--afresh --write".
+mutants: $(READY)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c requirements.lock cosmic-ray==8.7.0
+	$(PYTHON) benchmarks/mutants.py $(MUTANTS_ARGS)
 
 check: $(READY)
 	$(VENV)/bin/ruff check tuner objectives tests benchmarks
