@@ -24,9 +24,9 @@ def with_later(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     found["again_s"] = np.nan
     entries = table.attrs.get("measured_again") or ()
     place = {int(n): i for i, n in enumerate(table["number"])} if entries else {}
+    knobs = {name: table[name].tolist() for name in table.attrs.get("parameters") or ()}
     rows = [
-        {**_row(entry, metrics), **{name: table[name].iloc[place[int(entry["trial"])]]
-                                    for name in table.attrs.get("parameters") or ()}}
+        {**_row(entry, metrics), **{k: held[place[int(entry["trial"])]] for k, held in knobs.items()}}
         for entry in entries if int(entry["trial"]) in place
     ]
     if not rows:

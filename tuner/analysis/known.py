@@ -41,7 +41,7 @@ def front_of(
     study's constraints and the given limits. Further columns: ``measured``, ``choice`` (the chosen
     row) and ``group`` (members that intervals do not tell apart have one number, see
     ``choice.groups``). ``attrs`` holds also ``objectives`` and ``directions``, ``limits`` (texts:
-    the study's constraints, then those given) and ``asked`` (the given ones), the ``hypervolume``
+    those given, then the study's constraints) and ``asked`` (the given ones), the ``hypervolume``
     with its ``reference``, ``choice`` (a ``Choice``), ``refuted`` (see ``refuted``) and ``counts``.
 
     Raises:
@@ -49,7 +49,7 @@ def front_of(
         TableError: a metric that the study does not hold.
     """
     own = [Limit.parse(text) for text in (trials.attrs.get("space") or {}).get("constraints") or ()]
-    every = list(dict.fromkeys([*own, *limits]))
+    every = list(dict.fromkeys([*limits, *own]))
     require(trials, [*objectives, *(limit.metric for limit in limits)])
     every = [limit for limit in every if limit.metric in trials.columns]
     maximise = [o for o, d in zip(objectives, directions, strict=True) if d == "maximize"]

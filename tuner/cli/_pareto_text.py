@@ -49,8 +49,8 @@ def text(marked: Any) -> str:
     lines = [_counted(attrs), *study_notes(marked)]
     limits = attrs["limits"]
     if found.empty:
-        within = f"keeps {', '.join(limits)}" if attrs["asked"] else "is feasible yet"
-        return "\n".join([*lines, f"No configuration {within}: nothing to choose from.",
+        why = f"within {', '.join(limits)}" if attrs["asked"] else "feasible yet"
+        return "\n".join([*lines, f"No trial is {why}: nothing to choose from.",
                           *_nearest(marked)])
     goals = " and ".join(f"{d} {o}" for o, d in zip(attrs["objectives"], attrs["directions"]))
     within = f" within {', '.join(limits)}" if limits else ""
