@@ -32,7 +32,7 @@ def with_later(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     if not rows:
         return found
     bounds = [c for m in metrics for c in interval_names(m)]
-    columns = list(dict.fromkeys([*found.columns, *bounds]))
+    columns = list(dict.fromkeys([*found.columns, *bounds, "disturbed"]))
     found.attrs = {}
     whole = {
         c: [*(found[c].tolist() if c in found.columns else [np.nan] * len(found)),
@@ -59,13 +59,15 @@ def _row(entry: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
         "window_s": window_s, "started": None if at is None else at.tz_localize(None),
         "feasible": None if violations is None else all(v <= 0 for v in violations.values()),
         "energy_basis": json.dumps(entry["energy_basis"]) if entry.get("energy_basis") else None,
-        TOLD: entry.get(TOLD), "requests": entry.get("requests"),
+        TOLD: None, "requests": entry.get("requests"),
         "disturbed": entry.get("disturbed"), "percentile_rule": entry.get("percentile_rule"),
     }
     for metric in metrics:
         value = entry["metrics"].get(metric)
         row[metric] = np.nan if value is None else float(value)
         low, high = intervals.get(metric) or (None, None)
+        if metric == "latency_p99_ms" and entry.get(TOLD) is False:
+            high = None  # the largest latency stood for it, in entries of before
         row.update(zip(interval_names(metric), (
             np.nan if low is None else float(low),
             np.nan if low is None else np.inf if high is None else float(high),

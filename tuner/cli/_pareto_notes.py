@@ -17,7 +17,7 @@ DRIFTED = 0.01
 def study_notes(marked: Any) -> list[str]:
     """What holds of the whole study: disturbed trials, percentiles by the former rank rule, what a
     later measurement refuted."""
-    return [*_disturbed(marked), *_former_rule(marked), *_refuted(marked)]
+    return [*_disturbed(marked), *_former_rule(marked), *refuted_notes(marked)]
 
 
 def pareto_notes(members: Any) -> list[str]:
@@ -101,26 +101,34 @@ def _disturbed(marked: Any) -> list[str]:
 
 
 def _former_rule(marked: Any) -> list[str]:
+    return former_rule_note([n for held in marked["former_rule"] for n in held])
+
+
+def former_rule_note(requests: Collection[int]) -> list[str]:
+    """That measurements of so many answered requests took their p99 by the former rank rule.
+
+    None where there are none; see ``analysis.ranks``.
+    """
     from tuner.analysis.ranks import expected_shortfall, former_rank, right_rank
 
-    asked = sorted(n for held in marked["former_rule"] for n in held)
+    asked = sorted(requests)
     low = [n for n in asked if former_rank(n) < right_rank(n)]
     if not asked:
         return []
     lead = f"{len(asked)} measurements were recorded with the former rank rule"
     if not low:
         return [f"{lead}; at their numbers of requests it takes the right rank for the p99"]
-    few, many = low[0], low[-1]
     told = " and ".join(
         f"of {n:,} requests the {former_rank(n):,}th value instead of the {right_rank(n):,}th, "
         f"about {100 * expected_shortfall(n):.2g} % too low"
-        for n in dict.fromkeys((few, many))
+        for n in dict.fromkeys((low[0], low[-1]))
     )
     return [f"{lead}: for {len(low)} of them the p99 is one rank too low ({told}; an estimate for "
             "an exponential tail, the single latencies were not kept)"]
 
 
-def _refuted(marked: Any) -> list[str]:
+def refuted_notes(marked: Any) -> list[str]:
+    """What later measurements changed, one line for each configuration measured again."""
     lines = []
     for told in marked.attrs["refuted"]:
         moved = ("left the front" if told["left"] else "joined the front" if told["joined"]

@@ -146,11 +146,6 @@ def describe(marked: Any) -> dict[str, Any]:
     attrs = marked.attrs
     knobs = attrs["parameters"]
 
-    def plain(value: Any) -> Any:
-        value = value.item() if hasattr(value, "item") else value
-        unknown = value is None or (isinstance(value, float) and not math.isfinite(value))
-        return None if unknown else value
-
     def described(row: Any) -> dict[str, Any]:
         settings = {k: plain(row[k]) for k in knobs}
         return {
@@ -231,6 +226,13 @@ def describe(marked: Any) -> dict[str, Any]:
             described(row) for _, row in misses(marked).head(MISSES).iterrows()
         ],
     }
+
+
+def plain(value: Any) -> Any:
+    """A cell of a table as JSON: ``None`` for what is not known, an infinite end too."""
+    value = value.item() if hasattr(value, "item") else value
+    unknown = value is None or (isinstance(value, float) and not math.isfinite(value))
+    return None if unknown else value
 
 
 def former_rule(asked: Sequence[int]) -> list[dict[str, Any]]:
