@@ -155,7 +155,7 @@ def _differing(table: pd.DataFrame, defaults: Mapping[str, object]) -> NDArray[n
     for name in table.attrs.get("parameters") or ():
         default = defaults.get(name)
         found += np.array([
-            held is not None and held == held and held != default for held in table[name].tolist()
+            not pd.isna(held) and held != default for held in table[name].tolist()
         ], dtype=np.int64)
     return found
 

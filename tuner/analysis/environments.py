@@ -9,9 +9,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tuner.analysis.energy import check_energy
+from tuner.analysis.open_bounds import counted
 from tuner.analysis.options import Option, codes, configuration_ids
 from tuner.analysis.options import describe_options as describe
-from tuner.analysis.open_bounds import counted
 from tuner.analysis.tables import numbers
 from tuner.errors import TableError
 

@@ -72,7 +72,7 @@ def as_table(rows: Sequence[dict[str, Any]], knobs: Sequence[str]) -> str:
 
 def _plain(value: Any) -> Any:
     value = value.item() if hasattr(value, "item") else value
-    unknown = value is None or value != value or (isinstance(value, float) and math.isinf(value))
+    unknown = value is None or (isinstance(value, float) and not math.isfinite(value))
     return None if unknown else value
 
 

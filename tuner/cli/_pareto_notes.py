@@ -9,7 +9,6 @@ from typing import Any
 from tuner.cli import _format
 from tuner.measurement import METRICS, interval_names
 
-
 DRIFTED = 0.01
 """p-value below which a metric is said to have drifted over the study."""
 
@@ -123,8 +122,8 @@ def former_rule_note(requests: Collection[int]) -> list[str]:
         f"about {100 * expected_shortfall(n):.2g} % too low"
         for n in dict.fromkeys((low[0], low[-1]))
     )
-    return [f"{lead}: for {len(low)} of them the p99 is one rank too low ({told}; an estimate for "
-            "an exponential tail, the single latencies were not kept)"]
+    return [(f"{lead}: for {len(low)} of them the p99 is one rank too low ({told}; an estimate for "
+            "an exponential tail, the single latencies were not kept)")]
 
 
 def refuted_notes(marked: Any) -> list[str]:
@@ -179,8 +178,8 @@ def _limits(members: Any) -> list[str]:
     if not untold:
         return []
     return [
-        f"P({'), P('.join(untold)}) marked ?: no upper bound, or no interval, is known; an unknown "
-        "upper side is taken to have a heavy tail (Cauchy), an unknown error as none; never certain"
+        (f"P({'), P('.join(untold)}) marked ?: no upper bound, or no interval, is known; an unknown "
+        "upper side is taken to have a heavy tail (Cauchy), an unknown error as none; never certain")
     ]
 
 
