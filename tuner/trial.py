@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from tuner.deploy.base import Deployer, Deployment, DeploymentRequest, ModelToServe
 from tuner.deploy.knobs import server_identity
+from tuner.deploy.memory import peak_mb
 from tuner.errors import TrialFailure, UnavailableError
 from tuner.load import (
     StagePlan,
@@ -161,7 +162,9 @@ class TrialRunner:
             result = replace(result, details={**result.details, **again})
             if still is not None and self.bench.only_calm and deployment.failure() is None:
                 return Failure("disturbed", still, "", {"stage": to_json(result)})
-        described = to_json(deployment.describe())
+        described = {
+            **to_json(deployment.describe()), "memory_peak_mb": peak_mb(deployment.pids()),
+        }
         died = deployment.failure()
         _keep_log(deployment, workdir)
         if died is not None:

@@ -25,7 +25,9 @@ def text(bundle: Bundle) -> str:
     if about.others:
         parts += [
             "The same configuration was measured more than once:",
-            _repeats(about.others),
+            _repeats(
+                about.others if about.measured.trials else (about.measured, *about.others)
+            ),
         ]
     parts += [
         "Held fixed while it was measured; other surroundings give other numbers:",
