@@ -58,8 +58,8 @@ def hold_probability(
 
     See ``hold_probabilities``; ``None`` is a value or an end that is not known.
     """
-    return float(hold_probabilities(*(np.array([v], dtype=float) for v in (value, low, high)),
-                                    bound, sign)[0])
+    centre, least, most = (np.array([v], dtype=float) for v in (value, low, high))
+    return float(hold_probabilities(centre, least, most, bound, sign)[0])
 
 
 def hold_probabilities(
