@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from tuner.deploy.base import Deployer, Deployment, DeploymentRequest, ModelToServe
 from tuner.deploy.knobs import server_identity
+from tuner.deploy.memory import peak_mb
 from tuner.errors import TrialFailure, UnavailableError
 from tuner.load import (
     Neighbours,
@@ -181,7 +182,9 @@ class TrialRunner:
             deployment, result, window = self._once_more(
                 disturbed, result.valid, deployment, attempt
             )
-        described = to_json(deployment.describe())
+        described = {
+            **to_json(deployment.describe()), "memory_peak_mb": peak_mb(deployment.pids()),
+        }
         died = deployment.failure()
         _keep_log(deployment, workdir)
         partial = {"stage": to_json(result)}

@@ -222,3 +222,26 @@ def test_a_figure_leaves_no_pyplot_state() -> None:
 def test_a_front_is_drawn_for_two_objectives_only(trials: pd.DataFrame) -> None:
     with pytest.raises(TableError, match="two objectives"):
         pareto_figure(trials, ["latency_p99_ms"])
+
+
+def test_members_whose_scaled_sums_differ_by_rounding_alone_are_ties_of_the_knee() -> None:
+    front = np.array([[0.0, 1.0], [0.1, 0.2], [0.15, 0.15], [1.0, 0.0]])
+    sums = front.sum(axis=1)
+    assert sums[1] > sums[2] and sums[1] == pytest.approx(sums[2], abs=1e-15)
+    assert knee(front) == 1  # the better first objective, not the smaller last bit
+
+
+def test_presence_of_the_wrong_length_is_refused_and_of_one_changes_nothing() -> None:
+    values, none = np.array([[1.0, 2.0], [2.0, 1.0], [2.5, 2.5]]), np.full((3, 2), np.nan)
+    with pytest.raises(ValueError, match="presence needs shape"):
+        membership_probability(values, none, none, presence=[1.0])
+    found = membership_probability(values, none, none, presence=[1.0, 1.0, 1.0], draws=10)
+    assert found.tolist() == [1, 1, 0]
+
+
+@pytest.mark.parametrize("objectives", [2, 3])
+def test_what_is_absent_neither_is_a_member_nor_dominates(objectives: int) -> None:
+    values = np.array([[1.0] * objectives, [2.0] * objectives, [3.0] * objectives])
+    none = np.full(values.shape, np.nan)
+    found = membership_probability(values, none, none, presence=[0.6, 0.5, 1.0], draws=20_000)
+    assert found == pytest.approx([0.6, 0.4 * 0.5, 0.4 * 0.5], abs=0.011)

@@ -185,9 +185,22 @@ def test_a_longer_measurement_stands_for_the_trials_and_says_so() -> None:
     assert np.isnan(pooled.iloc[1]["again_s"]) and pooled.iloc[1][P99] == 30
 
 
-def test_a_shorter_measurement_does_not_replace_the_trials() -> None:
-    pooled = pool(trials([{"size": 1, "p99": 10.0}], measured_again=[again(0, 4.0, 12.0)]))
-    assert pooled[P99].tolist() == [10.0] and pooled["again_s"].isna().all()
+def test_a_later_measurement_that_is_not_the_longest_counts_as_a_further_repeat() -> None:
+    rows = [{"size": 1, "p99": 10.0, "energy": 1.0}, {"size": 2, "p99": 30.0}]
+    pooled = pool(trials(rows, measured_again=[again(0, 4.0, 12.0)]))
+    assert pooled[P99].tolist() == [11.0, 30.0] and pooled["again_s"].isna().all()
+    assert (pooled["again"].tolist(), pooled["measurements"].tolist()) == ([1, 0], [2, 1])
+    assert (pooled["trials"].tolist(), pooled["repeats"].tolist()) == ([(0,), (1,)], [1, 1])
+    # Two values of one configuration tell the noise: one degree of freedom, t = 12.706.
+    between = np.log(1.2) / 2**0.5
+    assert np.log(pooled["latency_p99_high_ms"][0] / 11) == pytest.approx(
+        12.7062 * between / 2**0.5, rel=1e-3)
+
+
+def test_two_later_measurements_of_like_length_are_pooled_with_the_trials() -> None:
+    entries = [again(0, 30.0, 12.0), again(0, 30.0, 17.0)]
+    pooled = pool(trials([{"size": 1, "p99": 10.0}], measured_again=entries))
+    assert pooled[P99].tolist() == [13.0] and pooled["window_s"].tolist() == [65.0]
 
 
 def test_a_longer_measurement_decides_whether_constraints_are_kept() -> None:
@@ -197,6 +210,7 @@ def test_a_longer_measurement_decides_whether_constraints_are_kept() -> None:
                      energy_basis={"source": "rapl"})]
     pooled = pool(trials(rows, measured_again=entries))
     assert pooled["feasible"].tolist() == [False, True] and pooled["valid"].tolist() == [True, True]
+    assert pooled["failures"].tolist() == [0, 1] and pooled["again"].tolist() == [1, 1]
     assert json.loads(pooled["energy_basis"].iloc[1]) == {"source": "rapl"}
 
 
@@ -229,11 +243,11 @@ ROWS = [{"size": 1, "p99": 10.0, "half": 2.0, "energy": 1.0},
         {"size": 2, "p99": 10.5, "half": 0.2, "energy": 1.0}]
 
 
-def test_an_interval_without_upper_bound_is_no_narrower_above_than_below_and_never_certain() -> None:
+def test_an_interval_without_upper_bound_has_an_infinite_end_and_is_never_certain() -> None:
     table = open_trials([ROWS[0], {**ROWS[1], "p99": 30.0}])
     pooled = pool(table)
     assert pooled["interval_open"].tolist() == [(P99,), (P99,)]
-    assert pooled["latency_p99_high_ms"].tolist() == pytest.approx([12.5, 30.2013], rel=1e-4)
+    assert pooled["latency_p99_high_ms"].tolist() == [np.inf, np.inf]
     marked = mark_front(pooled, [P99, ENERGY])
     assert marked["front_probability"].tolist() == [1, 0] and not marked["certain"].any()
     bounded = pool(table.assign(p99_interval_bounded=True))
@@ -260,7 +274,10 @@ def test_a_longer_measurement_without_upper_bound_says_so() -> None:
     entry["intervals"] = {P99: [10.0, 12.1]}
     pooled = pool(trials(ROWS[:1], measured_again=[entry]))
     assert pooled["interval_open"].tolist() == [(P99,)]
-    assert pooled["latency_p99_high_ms"].tolist() == pytest.approx([14.4])
+    assert pooled["latency_p99_high_ms"].tolist() == [np.inf]
+    entry = again(0, 60.0, 12.0)
+    entry["intervals"] = {P99: [10.0, None]}
+    assert pool(trials(ROWS[:1], measured_again=[entry]))["latency_p99_high_ms"].tolist() == [np.inf]
 
 
 def test_thin_noise_is_pooled_over_the_studies_of_a_recording() -> None:

@@ -121,3 +121,49 @@ def test_another_model_than_the_measured_one_is_exported_only_by_name(
     with pytest.raises(StudyError, match="its checksum is other, not abc"):
         run(*arguments)
     assert run(*arguments, "--model", "mine") == 0
+
+
+def exported(database: Path, to: Path, *arguments: object) -> str:
+    assert run(database, *arguments, "--to", to) == 0
+    return (to / "README.md").read_text()
+
+
+def test_without_a_trial_the_choice_is_exported_and_its_limits_are_stated(
+    database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = exported(database, tmp_path / "out")
+    # 10 ms is the least p99 and alone within 5 % of it, though 12 ms is the knee.
+    assert "value: 8" in (tmp_path / "out" / "batching_parameters.txt").read_text()
+    assert "| error_rate <= 0.01 | 84.4% |" in readme
+    assert "NOT KNOWN TO KEEP error_rate <= 0.01" in readme
+    assert "warning: trial" in capsys.readouterr().err
+
+
+def test_an_export_holds_what_a_later_measurement_found_and_warns_beyond_a_limit(
+    record: models.ModelRecord, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = space_file.parse(SPACE + "constraints: {latency_p99_ms: {max: 20}}\n", file="k.yaml")
+    environment = {"model": "mine", "model_checksum": record.checksum, "deployer": "embedded"}
+    file = tmp_path / "later.db"
+    kept = store.Store.create(f"sqlite:///{file}", "later", space, environment)
+    kept.put("settings", {"model": str(record.path)})
+    number = kept.start({"max_batch_size": 4}, space, {}, {})
+    told = measured(5.295, 0.2)
+    words = "other work used 64 % of the machine in the measured window"
+    stage = dataclasses.replace(told.stage, details={"disturbed": words},
+                                latency_p99_interval_ms=(4.39, None))
+    kept.finish(number, dataclasses.replace(told, stage=stage), space)
+    readme = exported(file, tmp_path / "before")
+    assert "| latency_p99_ms | 5.295 | at least 4.39, no upper bound is known |" in readme
+    assert words in readme and "(assumed, an end of the interval is not known)" in readme
+    kept.put("measured_again", [{
+        "trial": number, "window_s": 60.0, "requests": 1500, "percentile_rule": "ceiling",
+        "metrics": {"latency_p99_ms": 102.0, "energy_per_request_j": 0.2, "error_rate": 0.0},
+        "intervals": {"latency_p99_ms": [65.0, 210.0]}, "violations": {"latency_p99_ms <= 20": 4.1},
+    }])
+    with pytest.raises(StudyError, match="no choice, since nothing is feasible"):
+        run(file, "--to", tmp_path / "out")
+    readme = exported(file, tmp_path / "out", "--trial", number)
+    assert "| latency_p99_ms | 102 | 65 to 210 |" in readme
+    assert "BEYOND THE LIMIT latency_p99_ms <= 20: 102 ms was measured" in readme
+    assert "BEYOND THE LIMIT latency_p99_ms <= 20" in capsys.readouterr().err

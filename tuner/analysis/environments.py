@@ -9,9 +9,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tuner.analysis.energy import check_energy
+from tuner.analysis.open_bounds import counted
 from tuner.analysis.options import Option, codes, configuration_ids
 from tuner.analysis.options import describe_options as describe
-from tuner.analysis.tables import interval, numbers
+from tuner.analysis.tables import numbers
 from tuner.errors import TableError
 
 Floats = NDArray[np.float64]
@@ -77,7 +78,7 @@ def compare(source: Environment, target: Environment) -> Comparison:
         options = describe(source.table, names)
         return Comparison(
             source.table, options, source.values, target.values, source.valid, target.valid,
-            interval(source.table, source.response), interval(target.table, target.response),
+            counted(source.table, source.response), counted(target.table, target.response),
         )
     both = pd.concat([source.table[names], target.table[names]], ignore_index=True)
     options = describe(both, names)
@@ -105,7 +106,7 @@ def compare(source: Environment, target: Environment) -> Comparison:
 
 def _means(environment: Environment, ids: NDArray[np.int64]) -> pd.DataFrame:
     usable = environment.usable
-    low, high = interval(environment.table, environment.response)
+    low, high = counted(environment.table, environment.response)
     frame = pd.DataFrame({"value": environment.values, "low": low, "high": high})
     frame.loc[~usable] = np.nan
     grouped = frame.groupby(ids).mean()

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from tuner.analysis.open_bounds import counted
 from tuner.analysis.pareto import hypervolume, knee, membership_probability, non_dominated
 from tuner.analysis.tables import interval, numbers, valid_rows
 from tuner.errors import TableError
@@ -29,12 +30,14 @@ def mark_front(
 
     Adds the columns ``usable`` (valid, measured in every objective, within the service levels),
     ``on_front``, ``knee``, ``front_probability`` (see ``pareto.membership_probability``; NaN
-    for a row that is not usable), ``interval_unknown`` (the objectives whose error is not known and
-    therefore not in that probability, a tuple) and ``certain`` (a member with a probability of at
-    least ``CERTAIN`` in which every objective's error is counted and no upper bound is a guess:
-    a column ``interval_open``, where there is one, names those, see ``open_bounds``). ``maximise`` names the objectives where more is better;
-    ``limits`` are service levels, the greatest allowed value of a column (the least allowed where
-    the column is in ``maximise``).
+    for a row that is not usable; a column ``limits_probability``, see ``limits.with_limits``, is
+    each row's chance to be there at all), ``interval_unknown`` (the objectives whose error is not
+    known and therefore not in that probability, a tuple) and ``certain``: a member with a
+    probability of at least ``CERTAIN`` in which every objective's error is counted and every upper
+    bound known, and whose limits hold with as much, none of them by an assumption
+    (``limit_unknown``). An upper bound that is not known is drawn as ``open_bounds`` says.
+    ``maximise`` names the objectives where more is better; ``limits`` are service levels, the
+    greatest allowed value of a column (the least allowed where the column is in ``maximise``).
     """
     if not objectives:
         raise TableError("a front needs at least one objective")
@@ -46,7 +49,8 @@ def mark_front(
     signs = np.array([-1.0 if name in maximise else 1.0 for name in objectives])
     values = np.column_stack([numbers(table, name) for name in objectives]) * signs
     values[~usable] = np.nan
-    bounds = [interval(table, name) for name in objectives]
+    stored = [interval(table, name) for name in objectives]
+    bounds = [counted(table, name) for name in objectives]
     low = np.column_stack([-high if s < 0 else low for s, (low, high) in zip(signs, bounds)])
     high = np.column_stack([-low if s < 0 else high for s, (low, high) in zip(signs, bounds)])
     marked = table.copy()
@@ -54,11 +58,13 @@ def mark_front(
     marked["on_front"] = non_dominated(values)
     bend = knee(values)
     marked["knee"] = np.arange(len(table)) == (-1 if bend is None else bend)
-    chance = np.full(len(table), np.nan)
+    chance, kept = np.full(len(table), np.nan), np.ones(len(table))
+    if "limits_probability" in table.columns:
+        kept = numbers(table, "limits_probability")
     if usable.any():
         rows = np.flatnonzero(usable)
         chance[rows] = membership_probability(
-            values[rows], low[rows], high[rows], draws=draws, seed=seed
+            values[rows], low[rows], high[rows], presence=kept[rows], draws=draws, seed=seed
         )
     marked["front_probability"] = chance
     unknown = ~(np.isfinite(low) & np.isfinite(high))
@@ -66,11 +72,11 @@ def mark_front(
         [tuple(name for name, lacks in zip(objectives, row) if lacks) for row in unknown],
         marked.index, dtype=object,
     )
-    guessed = np.zeros(len(table), dtype=bool)
-    if "interval_open" in table.columns:
-        guessed = np.array([bool(set(held) & set(objectives)) for held in table["interval_open"]],
-                           dtype=bool)
-    sure = ~unknown.any(axis=1) & ~guessed
+    sure = ~unknown.any(axis=1) & (kept >= CERTAIN)
+    for _, most in stored:
+        sure &= ~np.isposinf(most)
+    if "limit_unknown" in table.columns:
+        sure &= np.array([not names for names in table["limit_unknown"]], dtype=bool)
     marked["certain"] = marked["on_front"] & (chance >= CERTAIN) & sure
     return marked
 

@@ -17,7 +17,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import chdtrc, stdtr
 
-from tuner.analysis.tables import interval, numbers
+from tuner.analysis.open_bounds import counted
+from tuner.analysis.tables import numbers
 from tuner.measurement import configuration_key
 
 Floats = NDArray[np.float64]
@@ -71,8 +72,11 @@ def same_configuration(table: pd.DataFrame, parameters: Sequence[str]) -> Codes:
 
 
 def standard_errors(table: pd.DataFrame, metric: str, *, relative: bool) -> Floats:
-    """Standard error of each row's value from its stored 95 % interval, NaN where unknown; (n,)."""
-    low, high = interval(table, metric)
+    """Standard error of each row's value from its 95 % interval, NaN where unknown; (n,).
+
+    An upper end that is not known counts as ``open_bounds.counted`` says.
+    """
+    low, high = counted(table, metric)
     errors = (high - low) / (2 * Z_95)
     return errors / numbers(table, metric) if relative else errors
 

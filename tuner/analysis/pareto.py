@@ -153,6 +153,7 @@ def membership_probability(
     low: ArrayLike,
     high: ArrayLike,
     *,
+    presence: ArrayLike | None = None,
     level: float = 0.95,
     draws: int = 2000,
     seed: int = 0,
@@ -163,15 +164,22 @@ def membership_probability(
     normal distribution whose median is the value and whose (1 ± level)/2 quantiles are ``low`` and
     ``high``, independent between points and objectives, and recomputes the front. ``low`` and
     ``high`` have the shape of ``values``; NaN there means that no interval is known and the value
-    is taken as exact, so errors that were not measured are not counted. The standard error of a
-    probability is at most 0.5/sqrt(draws), 0.011 by default.
+    is taken as exact, so errors that were not measured are not counted. ``presence``, shape (n,),
+    is the probability that a point may be chosen at all, as its limits hold: in a draw without it
+    the point neither is a member nor dominates; independent of its values. A point counts as always
+    there from 99.9 % on where others are looked at that it dominates for certain. The standard
+    error of a probability is at most 0.5/sqrt(draws), 0.011 by default.
     """
     points = _points(values)
     below, above = spreads(points, low, high, level)
     if below.shape != points.shape or above.shape != points.shape:
         raise ValueError(f"intervals need the values' shape {points.shape}")
-    possible = _possible_members(points - _FAR * below, points + _FAR * above)
-    points, below, above = points[possible], below[possible], above[possible]
+    there = np.ones(len(points)) if presence is None else np.asarray(presence, dtype=float)
+    if there.shape != (len(points),):
+        raise ValueError(f"presence needs shape ({len(points)},), got {there.shape}")
+    worst = np.where(there[:, None] >= _ALWAYS, points + _FAR * above, np.nan)
+    possible = _possible_members(points - _FAR * below, worst)
+    points, below, above, there = points[possible], below[possible], above[possible], there[possible]
     known = ~np.isnan(points).any(axis=1)
     random = np.random.default_rng(seed)
     hits = np.zeros(len(possible))
@@ -179,10 +187,16 @@ def membership_probability(
     for begun in range(0, draws, at_once):
         error = random.standard_normal((min(at_once, draws - begun), *points.shape))
         drawn = points + error * np.where(error > 0, above, below)
-        if points.shape[1] == 2:
-            drawn[:, ~known] = np.inf
-            hits[possible] += _staircases(drawn).sum(axis=0) * known
+        if (there < 1).any():
+            absent = random.random(drawn.shape[:2]) >= there
         else:
+            absent = np.zeros(drawn.shape[:2], dtype=bool)
+        if points.shape[1] == 2:
+            absent |= ~known
+            drawn[absent] = np.inf
+            hits[possible] += (_staircases(drawn) & ~absent).sum(axis=0)
+        else:
+            drawn[absent] = np.nan
             hits[possible] += sum(map(non_dominated, drawn))
     return hits / draws
 
@@ -192,6 +206,9 @@ _AT_ONCE = 1 << 17
 
 _FAR = 7.0
 """Standard deviations that no draw reaches: one in 10^12 does."""
+
+_ALWAYS = 0.999
+"""Presence from which on a point may rule out those that it dominates for certain."""
 
 
 def _possible_members(best: Floats, worst: Floats) -> Bools:

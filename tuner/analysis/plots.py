@@ -33,12 +33,16 @@ def pareto_figure(
     Valid trials are dots; trials that failed but were measured, or that miss a service level, are
     crosses; trials without a measurement are counted in the legend, since they have no place in
     the plane. The front is a step line (what lies on its worse side is dominated), its members
-    carry their stored 95 % intervals, the knee is a star. ``table`` as ``fronts.mark_front``
-    wants it; more than two objectives raise TableError.
+    carry their 95 % intervals (an arrow where no upper end is known), the knee is a star, the
+    choice a ring, what other work disturbed a square around it. ``limits`` are drawn as lines where
+    ``attrs["limits"]`` names one of the objectives. ``table`` as ``fronts.mark_front`` wants it, or
+    as ``known.front_of`` gives it; more than two objectives raise TableError.
     """
     if len(objectives) != 2:
         raise TableError(f"a front is drawn for two objectives, not {len(objectives)}")
-    marked = mark_front(table, objectives, maximise=maximise, limits=limits, draws=1)
+    marked = table
+    if "usable" not in table.columns:
+        marked = mark_front(table, objectives, maximise=maximise, limits=limits, draws=1)
     x, y = (numbers(marked, name) for name in objectives)
     usable, front = marked["usable"].to_numpy(), marked["on_front"].to_numpy()
     placed = np.isfinite(x) & np.isfinite(y)
@@ -55,6 +59,8 @@ def pareto_figure(
         axis.plot([], [], "x", color=MUTED, alpha=0.5, label=f"without a measurement ({unplaced})")
     if front.any():
         _draw_front(axis, marked, objectives, maximise)
+    _draw_disturbed(axis, marked, x, y, placed)
+    _draw_limits(axis, table, objectives)
     _zoom(axis, x[usable], y[usable])
     axis.set_xlabel(label(objectives[0]))
     axis.set_ylabel(label(objectives[1]))
@@ -73,15 +79,51 @@ def _draw_front(
     errors = []
     for name, value in zip(objectives, (x, y)):
         low, high = interval(front, name)
-        both = np.vstack([value - low, high - value]).clip(min=0.0)
+        both = np.vstack([value - low, np.where(np.isposinf(high), np.nan, high) - value])
+        both = both.clip(min=0.0)
         errors.append(np.nan_to_num(both) if np.isfinite(both).any() else None)
     axis.step(x, y, where="post", color=_FRONT, linewidth=1.6, alpha=0.9, zorder=3)
     axis.errorbar(x, y, xerr=errors[0], yerr=errors[1], fmt="o", markersize=7, color=_FRONT,
                   ecolor=_FRONT, elinewidth=1.0, capsize=2, markeredgecolor="white", zorder=4,
                   label=f"Pareto front ({len(front)})")
+    for place, (name, marker) in enumerate(zip(objectives, (">", "^"))):
+        rows = np.isposinf(interval(front, name)[1])
+        if rows.any():
+            towards = ((8, 0), (0, 8))[place]
+            for at in zip(x[rows], y[rows]):
+                axis.annotate("", at, xytext=towards, textcoords="offset points",
+                              arrowprops={"arrowstyle": "<-", "color": _FRONT})
+            axis.plot([], [], marker, color=_FRONT, label=f"no upper bound of {label(name)} known")
     bend = front["knee"].to_numpy()
     axis.scatter(x[bend], y[bend], s=190, marker="*", color=_KNEE, edgecolor=INK, linewidth=0.8,
                  zorder=5, label="knee")
+    if "choice" in marked.columns and marked["choice"].any():
+        chosen = marked[marked["choice"]]
+        at = [numbers(chosen, name) for name in objectives]
+        axis.scatter(*at, s=230, facecolor="none", edgecolor=INK, linewidth=1.6, zorder=6,
+                     label=f"choice (trial {int(chosen['number'].iloc[0])})")
+
+
+def _draw_disturbed(
+    axis: Axes, marked: pd.DataFrame, x: np.ndarray, y: np.ndarray, placed: np.ndarray
+) -> None:
+    if "disturbed_by" in marked.columns:
+        rows = placed & np.array([bool(words) for words in marked["disturbed_by"]], dtype=bool)
+        if rows.any():
+            axis.scatter(x[rows], y[rows], s=80, marker="s", facecolor="none", edgecolor=MUTED,
+                         linewidth=1.0, label=f"disturbed by other work ({rows.sum()})")
+    if "former_rule" in marked.columns:
+        told = sum(bool(asked) for asked in marked["former_rule"])
+        if told:
+            axis.plot([], [], " ", label=f"p99 by the former rank rule ({told})")
+
+
+def _draw_limits(axis: Axes, table: pd.DataFrame, objectives: Sequence[str]) -> None:
+    for text in table.attrs.get("limits") or ():
+        metric, _, bound = str(text).split(" ")
+        if metric in objectives:
+            line = (axis.axvline, axis.axhline)[list(objectives).index(metric)]
+            line(float(bound), color=MUTED, linestyle="--", linewidth=1.0, label=str(text))
 
 
 def _zoom(axis: Axes, x: np.ndarray, y: np.ndarray) -> None:

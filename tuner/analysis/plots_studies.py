@@ -22,6 +22,8 @@ def fronts_figure(
 ) -> Figure:
     """One panel a study: its usable trials and its front with 95 % intervals; both minimised.
 
+    An interval without a known upper end has a lower bar alone.
+
     Axes are logarithmic and a panel's own: DNNs differ by orders of magnitude, and what is compared
     is the shape. ``studies`` maps a title to a table as ``repeats.pool`` gives it.
     """
@@ -38,6 +40,7 @@ def fronts_figure(
         bars = []
         for objective, value in zip(objectives, (x, y)):
             low, high = interval(front, objective)
+            high = np.where(np.isposinf(high), np.nan, high)
             bars.append(np.nan_to_num(np.vstack([value - low, high - value])).clip(min=0.0))
         axis.step(x, y, where="post", color=COLOURS[1], linewidth=1.4)
         axis.errorbar(x, y, xerr=bars[0], yerr=bars[1], fmt="o", markersize=5, color=COLOURS[1],

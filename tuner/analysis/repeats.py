@@ -9,13 +9,16 @@ tell and what differs from trial to trial:
 
 with the variance between trials pooled over the study (``noise.Noise``) and Student's quantile for
 its degrees of freedom. A metric whose stages know no interval, as throughput, gets one in this way.
+What ``tuner measure`` found later counts as well: a measurement longer than all others of its
+configuration together stands for it, since a finalist was chosen because its numbers looked good;
+a shorter one is a further repeat.
+
 Where a study has fewer than five degrees of freedom, the variance is pooled over the studies of its
 recording, which hold the same configurations at other load levels.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +26,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tuner.analysis.again import with_later
 from tuner.analysis.noise import (
     Z_95,
     Noise,
@@ -32,7 +36,8 @@ from tuner.analysis.noise import (
     same_configuration,
     standard_errors,
 )
-from tuner.analysis.open_bounds import TOLD, widened
+from tuner.analysis.open_bounds import open_metrics, opened
+from tuner.analysis.ranks import requests_by_former_rule
 from tuner.analysis.tables import numbers
 from tuner.measurement import METRICS, interval_names
 
@@ -57,38 +62,83 @@ def pool(table: pd.DataFrame, sisters: Sisters | None = None) -> pd.DataFrame:
 
     Returns:
         The same columns, and ``trials`` (numbers of all finished trials, a tuple), ``repeats`` (how
-        many of them gave a measurement), ``failures`` (how many did not), ``discord`` (metrics whose
-        repeats differ by more than their intervals say, a tuple), ``interval_open`` (metrics whose
-        upper bound is a guess, see ``open_bounds``, a tuple) and ``again_s`` (seconds of a longer
-        measurement by ``tuner measure``, which then stands for the repeats; else NaN). ``number`` is
-        the first trial with a measurement, or the one measured again. A configuration is ``valid``
-        as ``without_failure`` says, and ``feasible`` when it is valid and more than half of its
-        trials are feasible. ``attrs["noise"]`` lists ``Noise`` records as JSON;
-        ``attrs["noise_unknown"]`` the metrics of whose noise less than five degrees are known.
+        many of them gave a measurement), ``failures`` (how many did not), ``again`` (how many later
+        measurements by ``tuner measure`` count), ``again_s`` (seconds of one that stands for all
+        others; else NaN), ``discord`` (metrics whose repeats differ by more than their intervals
+        say, a tuple), ``interval_open`` (metrics whose upper bound is not known, a tuple; their
+        upper end is infinite), ``disturbed_by`` (what disturbed the measurements that the values
+        come from, in words, a tuple), ``former_rule`` (requests of each of those whose p99 is by
+        the former rank rule, a tuple) and ``measurements`` (how many they are). ``number`` is the
+        first trial with a measurement, or the one whose later measurement stands for it;
+        ``requests`` and ``window_s`` are sums. A configuration is ``valid`` as ``without_failure``
+        says, and ``feasible`` when it is valid and more than half of its trials are feasible.
+        ``attrs["noise"]`` lists ``Noise`` records as JSON; ``attrs["noise_unknown"]`` the metrics
+        of whose noise less than five degrees are known.
     """
     parameters = table.attrs.get("parameters") or []
     if "number" not in table.columns:
         table = table.assign(number=range(len(table)))
-    table = widened(table)
-    ids = same_configuration(table, parameters)
-    longer = _longer_measurements(table)
-    attrs, table = table.attrs, _bare(table)
     metrics = [m for m in dict.fromkeys([*METRICS, *_bounded(table)]) if m in table.columns]
+    attrs = table.attrs
+    table = opened(with_later(table, metrics))
+    table.attrs = {}  # pandas copies them, deeply, at every step
+    ids = same_configuration(table, parameters)
+    table, ids, longest = _standing(table, ids)
     once = len(np.unique(ids)) == len(table)
     noises: dict[str, Noise | None] = dict.fromkeys(metrics) if once else _noises(table, metrics, ids)
     told = [m for m in metrics if np.isfinite(numbers(table, m)).any()]
     if sisters is not None and any(_is_thin(noises[m]) for m in told):
         others = [
-            _noises(_bare(widened(t)), metrics, same_configuration(t, parameters)) for t in sisters()
+            _noises(_bare(opened(t)), metrics, same_configuration(t, parameters)) for t in sisters()
             if set(parameters) <= set(t.columns)
         ]
         for m in told:
             if _is_thin(noises[m]):
                 noises[m] = pooled_noise([noises[m], *(other[m] for other in others)])
-    if once and not longer and not any(noises.values()):
+    if once and not longest and not any(noises.values()):
         pooled = _unpooled(table)
-        pooled.attrs.update(attrs, noise=[], noise_unknown=list(metrics))
-        return pooled
+    else:
+        pooled = _grouped(table, ids, longest, metrics, noises, parameters)
+    pooled["interval_open"] = open_metrics(pooled, metrics)
+    pooled.attrs.update(
+        attrs,
+        noise=[n.to_json() for n in noises.values() if n is not None],
+        noise_unknown=[m for m in metrics if _is_thin(noises[m])],
+    )
+    return pooled
+
+
+def _standing(
+    table: pd.DataFrame, ids: Codes
+) -> tuple[pd.DataFrame, Codes, dict[int, pd.DataFrame]]:
+    """Take out the later measurements that are longer than all others of their configuration.
+
+    Returns the table without them, its configurations, and configuration -> that row.
+    """
+    later = table["again_s"].notna().to_numpy()
+    if not later.any():
+        return table, ids, {}
+    seconds = np.nan_to_num(numbers(table, "window_s")) if "window_s" in table.columns else (
+        np.nan_to_num(table["again_s"].to_numpy(dtype=float)))
+    seconds = np.where(table["valid"].fillna(False).astype(bool), seconds, 0.0)
+    longest = {}
+    for row in np.flatnonzero(later):
+        if seconds[row] > seconds[ids == ids[row]].sum() - seconds[row]:
+            longest[int(ids[row])] = int(row)
+    kept = np.ones(len(table), dtype=bool)
+    kept[list(longest.values())] = False
+    alone = {which: table.iloc[[row]] for which, row in longest.items()}
+    return table[kept], ids[kept], alone
+
+
+def _grouped(
+    table: pd.DataFrame,
+    ids: Codes,
+    longest: Mapping[int, pd.DataFrame],
+    metrics: Sequence[str],
+    noises: Mapping[str, Noise | None],
+    parameters: Sequence[str],
+) -> pd.DataFrame:
     measured = table["valid"].fillna(False).astype(bool).to_numpy()
     discords = {m: discordant(table[measured], m, ids[measured]) for m in metrics}
     rows = []
@@ -96,20 +146,14 @@ def pool(table: pd.DataFrame, sisters: Sisters | None = None) -> pd.DataFrame:
         part = table[ids == which]
         row = _row(part, metrics, noises)
         row["discord"] = tuple(m for m in metrics if which in discords[m])
-        entries = [longer[n] for n in part["number"] if n in longer]
-        if entries:
-            _measured_again(row, max(entries, key=lambda e: e["window_s"]), part, metrics, noises)
+        if which in longest:
+            _let_stand(row, longest[which], metrics, noises)
         rows.append(row)
     columns = [*table.columns, *(c for m in metrics for c in interval_names(m)), "trials",
-               "repeats", "failures", "discord", "again_s"]
+               "repeats", "failures", "again", "discord", *_ORIGINS]
     pooled = pd.DataFrame(rows, columns=list(dict.fromkeys(columns)))
     for name in parameters:
         pooled[name] = pd.Series([r[name] for r in rows], index=pooled.index, dtype=object)
-    pooled.attrs.update(
-        attrs,
-        noise=[n.to_json() for n in noises.values() if n is not None],
-        noise_unknown=[m for m in metrics if _is_thin(noises[m])],
-    )
     return pooled
 
 
@@ -145,13 +189,36 @@ def _is_thin(noise: Noise | None) -> bool:
     return noise is None or noise.degrees < ENOUGH_DEGREES
 
 
+_ORIGINS = ("disturbed_by", "former_rule", "measurements")
+
+
+def _origins(kept: pd.DataFrame) -> dict[str, Any]:
+    """What stands behind a value that is pooled of these measured rows."""
+    words = kept["disturbed"] if "disturbed" in kept.columns else ()
+    return {
+        "disturbed_by": tuple(str(w) for w in words if isinstance(w, str) and w),
+        "former_rule": requests_by_former_rule(kept),
+        "measurements": len(kept),
+    }
+
+
 def _unpooled(table: pd.DataFrame) -> pd.DataFrame:
     """Each trial is a configuration of its own; the columns say so."""
     found, measured = table.copy(), table["valid"].fillna(False).astype(bool)
-    found["trials"] = pd.Series([(int(n),) for n in table["number"]], table.index, dtype=object)
+
+    def tuples(held: Iterable[tuple[Any, ...]]) -> pd.Series:
+        return pd.Series(list(held), table.index, dtype=object)
+
+    found["trials"] = tuples((int(n),) for n in table["number"])
     found["repeats"], found["failures"] = measured.astype(int), (~measured).astype(int)
-    found["discord"] = pd.Series([()] * len(table), table.index, dtype=object)
-    found["again_s"] = np.nan
+    found["again"], found["measurements"] = 0, measured.astype(int)
+    found["discord"] = tuples([()] * len(table))
+    words = table["disturbed"].tolist() if "disturbed" in table.columns else [None] * len(table)
+    found["disturbed_by"] = tuples(
+        (w,) if held and isinstance(w, str) and w else () for w, held in zip(words, measured)
+    )
+    former = iter(requests_by_former_rule(table[measured], each=True))
+    found["former_rule"] = tuples(next(former) if held else () for held in measured)
     return found
 
 
@@ -168,7 +235,6 @@ def _row(
     row: dict[str, Any] = dict((kept if len(kept) else part).iloc[0])
     reasons = part["reason"] if "reason" in part.columns else [None] * len(part)
     row["valid"] = without_failure(measured, reasons)
-    row["interval_open"] = _still_open(kept, metrics, noises)
     for metric in metrics:
         row.update(_pooled(kept, metric, noises[metric]))
     if "feasible" in part.columns:
@@ -176,11 +242,14 @@ def _row(
     if "reason" in part.columns:
         told = part["reason"].dropna()
         row["reason"] = None if row["valid"] or told.empty else told.mode().iloc[0]
-    if "window_s" in part.columns:
-        row["window_s"] = float(kept["window_s"].sum())
-    row["trials"] = tuple(int(n) for n in part["number"])
-    row["repeats"], row["failures"] = int(measured.sum()), int((~measured).sum())
-    row["again_s"] = np.nan
+    for name in ("window_s", "requests"):
+        if name in part.columns:
+            row[name] = float(numbers(kept, name)[np.isfinite(numbers(kept, name))].sum())
+    later = part["again_s"].notna()
+    row["trials"] = tuple(int(n) for n in part.loc[~later, "number"])
+    row["repeats"], row["failures"] = int((measured & ~later).sum()), int((~measured).sum())
+    row["again"], row["again_s"] = int(later.sum()), np.nan
+    row.update(_origins(kept))
     return row
 
 
@@ -189,14 +258,6 @@ def _most(part: pd.DataFrame, holds: pd.Series) -> bool:
     if "reason" in part.columns:
         counts = holds[holds | ~part["reason"].isin(NOT_THE_SERVERS)]
     return bool(len(counts)) and counts.mean() > 0.5
-
-
-def _still_open(
-    kept: pd.DataFrame, metrics: Sequence[str], noises: Mapping[str, Noise | None]
-) -> tuple[str, ...]:
-    """Metrics whose upper bound stays a guess: no repeats tell how far they vary."""
-    held = {metric for names in kept["interval_open"] for metric in names}
-    return tuple(m for m in metrics if m in held and not _believed(noises[m], len(kept)))
 
 
 def _believed(noise: Noise | None, count: int) -> bool:
@@ -222,7 +283,7 @@ def _pooled(kept: pd.DataFrame, metric: str, noise: Noise | None) -> dict[str, f
     known = errors[np.isfinite(errors)]
     if len(known) == count:
         variance = float((known**2).mean()) + noise.between**2
-        if any(metric in names for names in kept["interval_open"]):
+        if any(np.isposinf(held).any() for held in stored.values()):
             variance = max(variance, noise.deviation**2)  # what the stage could not tell, repeats do
         quantile = _student(noise.degrees) if noise.between > 0 else Z_95
     else:
@@ -241,44 +302,21 @@ def _student(degrees: int) -> float:
     return float(stdtrit(degrees, 0.975))
 
 
-def _longer_measurements(table: pd.DataFrame) -> dict[int, Mapping[str, Any]]:
-    """Trial -> its longest later measurement."""
-    found: dict[int, Mapping[str, Any]] = {}
-    for entry in table.attrs.get("measured_again") or ():
-        number, window_s = int(entry["trial"]), float(entry.get("window_s") or 0.0)
-        if number not in found or window_s >= float(found[number]["window_s"]):
-            found[number] = {**entry, "window_s": window_s}
-    return found
-
-
-def _measured_again(
+def _let_stand(
     row: dict[str, Any],
-    entry: Mapping[str, Any],
-    part: pd.DataFrame,
+    later: pd.DataFrame,
     metrics: Sequence[str],
     noises: Mapping[str, Noise | None],
 ) -> None:
-    """Let a longer measurement stand for the trials, unless they hold more seconds together."""
-    if "window_s" in part.columns and entry["window_s"] <= row["window_s"]:
-        return
-    intervals = dict(entry.get("intervals") or {})
-    for name in ("latency_p50", "latency_p99"):  # before intervals were kept by metric
-        intervals.setdefault(f"{name}_ms", entry.get(f"{name}_interval_ms"))
-    values: dict[str, Any] = {}
+    """Let one later measurement, a row of its own, stand for the trials."""
     for metric in metrics:
-        value = entry["metrics"].get(metric)
-        values[metric] = np.nan if value is None else float(value)
-        bounds = intervals.get(metric) or (np.nan, np.nan)
-        values.update(zip(interval_names(metric), bounds))
-    again = pd.DataFrame([values]).astype(float)
-    again[TOLD] = entry.get(TOLD, True)
-    again = widened(again)
-    row["interval_open"] = _still_open(again, metrics, noises)
-    for metric in metrics:
-        row.update(_pooled(again, metric, noises[metric]))
-    row["number"], row["again_s"] = int(entry["trial"]), entry["window_s"]
-    row["valid"], row["reason"] = True, None
-    if "violations" in entry and "feasible" in row:
-        row["feasible"] = all(v <= 0 for v in entry["violations"].values())
-    if entry.get("energy_basis"):
-        row["energy_basis"] = json.dumps(entry["energy_basis"])
+        row.update(_pooled(later, metric, noises[metric]))
+    (held,) = later.to_dict(orient="records")
+    row["number"], row["again_s"] = int(held["number"]), float(held["again_s"])
+    row["valid"], row["reason"], row["again"] = True, None, row["again"] + 1
+    row.update({name: held[name] for name in ("window_s", "requests") if name in row})
+    if held.get("feasible") is not None and "feasible" in row:
+        row["feasible"] = bool(held["feasible"])
+    if held.get("energy_basis"):
+        row["energy_basis"] = held["energy_basis"]
+    row.update(_origins(later))

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
 from typing import Any
 
 from tuner.cli import _format
-from tuner.measurement import METRICS
+from tuner.measurement import METRICS, interval_names
 
 DRIFTED = 0.01
 """p-value below which a metric is said to have drifted over the study."""
+
+
+def study_notes(marked: Any) -> list[str]:
+    """What holds of the whole study: disturbed trials, percentiles by the former rank rule, what a
+    later measurement refuted."""
+    return [*_disturbed(marked), *_former_rule(marked), *refuted_notes(marked)]
 
 
 def pareto_notes(members: Any) -> list[str]:
     """One line for each thing worth saying of the members of a front (``cli.pareto.members``)."""
     return [
         *_certainty(members),
+        *_limits(members),
+        *_same_choice(members),
         *_measured_again(members),
         *_failed_repeats(members),
         *_disagreeing(members),
@@ -23,31 +33,178 @@ def pareto_notes(members: Any) -> list[str]:
     ]
 
 
+def bounds(row: Any, metric: str, shown: Collection[str]) -> str:
+    """`` [9.1–11.4]``, the 95 % interval of a metric; `` [9.1–?]`` where no upper bound is known.
+
+    Of an objective also that nothing is known of it.
+    """
+    if metric in row["interval_unknown"]:
+        return " [unknown]"
+    low, high = (row.get(name) for name in interval_names(metric))
+    if metric not in shown or low is None or math.isnan(low):
+        return ""
+    return f" [{_format.number(low)}–{'?' if math.isinf(high) else _format.number(high)}]"
+
+
+def choice_sentence(marked: Any) -> str:
+    """Which configuration to take, and by which rule."""
+    attrs, chosen = marked.attrs, marked.attrs["choice"]
+    row = marked.iloc[chosen.row]
+    first, *others = attrs["objectives"]
+    lead = f"choice: trial {int(row['number'])}"
+    if not attrs["limits"]:
+        among = f"of {_count(chosen.kept)}"
+    elif chosen.sure:
+        among = f"of {_count(chosen.kept)} that keep every limit with at least 90 %"
+    else:
+        among = (f"no configuration is known to keep every limit with 90 % (this one: "
+                 f"{row['limits_probability']:.0%}); of {_count(chosen.kept)} likeliest to")
+    best = "greatest" if attrs["directions"][0] == "maximize" else "least"
+    if chosen.equal == 1:
+        return (f"{lead}, since {among}, it has the {best} {first} "
+                f"({_format.metric(first, chosen.least)}) and no other is within 5 % of it")
+    told = (f"{lead}, since {among}, {chosen.equal} are within 5 % of the {best} {first} "
+            f"({_format.metric(first, chosen.least)}) and count as equal")
+    if others:
+        ways = dict(zip(attrs["objectives"], attrs["directions"]))
+        best = " and ".join(
+            f"the {'most' if ways[o] == 'maximize' else 'least'} {o}" for o in others
+        )
+        told += f"; of these it has {best}"
+    if chosen.thrifty > 1:
+        told += (f", as have {chosen.thrifty - 1} more" if others else "") + (
+            f", and is the nearest to the server's defaults ({chosen.differing} knobs differ)"
+        )
+    return told
+
+
+def _count(number: int) -> str:
+    return f"{number} configuration{'s' if number != 1 else ''}"
+
+
+def _disturbed(marked: Any) -> list[str]:
+    count, total = marked.attrs["counts"]["disturbed"], marked.attrs["counts"]["finished"]
+    again = sum(bool(e.get("disturbed")) for e in marked.attrs.get("measured_again") or ())
+    lines = []
+    if count:
+        words = dict.fromkeys(w for held in marked["disturbed_by"] for w in held)
+        first = f", as: {next(iter(words))}" if words else ""
+        lines.append(
+            f"{count} of {total} trials were disturbed by other work (marked !){first}; their "
+            "numbers are not the server's alone"
+        )
+    if again:
+        lines.append(f"{again} of {len(marked.attrs['measured_again'])} later measurements "
+                     "(tuner measure) were disturbed by other work")
+    return lines
+
+
+def _former_rule(marked: Any) -> list[str]:
+    return former_rule_note([n for held in marked["former_rule"] for n in held])
+
+
+def former_rule_note(requests: Collection[int]) -> list[str]:
+    """That measurements of so many answered requests took their p99 by the former rank rule.
+
+    None where there are none; see ``analysis.ranks``.
+    """
+    from tuner.analysis.ranks import expected_shortfall, former_rank, right_rank
+
+    asked = sorted(requests)
+    low = [n for n in asked if former_rank(n) < right_rank(n)]
+    if not asked:
+        return []
+    lead = f"{len(asked)} measurements were recorded with the former rank rule"
+    if not low:
+        return [f"{lead}; at their numbers of requests it takes the right rank for the p99"]
+    told = " and ".join(
+        f"of {n:,} requests the {former_rank(n):,}th value instead of the {right_rank(n):,}th, "
+        f"about {100 * expected_shortfall(n):.2g} % too low"
+        for n in dict.fromkeys((low[0], low[-1]))
+    )
+    return [(f"{lead}: for {len(low)} of them the p99 is one rank too low ({told}; an estimate for "
+            "an exponential tail, the single latencies were not kept)")]
+
+
+def refuted_notes(marked: Any) -> list[str]:
+    """What later measurements changed, one line for each configuration measured again."""
+    lines = []
+    for told in marked.attrs["refuted"]:
+        moved = ("left the front" if told["left"] else "joined the front" if told["joined"]
+                 else "was measured again")
+        changes = []
+        for metric, held in told["metrics"].items():
+            if all(math.isnan(held[k][0]) for k in ("then", "now")):
+                continue
+            then, now = (_point(metric, held[k]) for k in ("then", "now"))
+            changes.append(f"{metric} {then} in the study, {now} measured again")
+        lines.append(
+            f"trial {told['trial']} {moved}: {'; '.join(changes)}"
+            + (f"; beyond {', '.join(told['beyond'])} now" if told["beyond"] else "")
+        )
+    return lines
+
+
+def _point(metric: str, held: tuple[float, float, float]) -> str:
+    value, low, high = held
+    names = interval_names(metric)
+    span = {metric: value, names[0]: low, names[1]: high, "interval_unknown": ()}
+    return _format.metric(metric, value) + bounds(span, metric, {metric})
+
+
 def _certainty(members: Any) -> list[str]:
     objectives = members.attrs["objectives"]
     certain = [str(int(n)) for n in members.loc[members["certain"].astype(bool), "number"]]
-    lines = [f"certain to be on the front (at least 95 %): {', '.join(certain) or 'none'}"]
+    limited = ", its limits with as much" if members.attrs["limits"] else ""
+    lines = [f"certain to be on the front (at least 95 %{limited}): {', '.join(certain) or 'none'}"]
     unknown = {name: None for names in members["interval_unknown"] for name in names}
     if unknown:
         lines.append(
             f"interval unknown: {', '.join(unknown)}; P(front) marked ? does not count that error, "
             "repeats: in the space would tell it"
         )
-    guessed = {n for names in members["interval_open"] for n in names} & set(objectives)
-    if guessed:
+    open_ends = {n for names in members["interval_open"] for n in names} & set(objectives)
+    if open_ends:
         lines.append(
-            f"upper bound unknown: {', '.join(sorted(guessed))} (marked ?, too few requests in a "
-            "stage): taken to be as far above as the lower bound is below; no such member is certain"
+            f"upper bound unknown: {', '.join(sorted(open_ends))} (–?], too few requests in a "
+            "stage): P(front) takes it to be as far above as the lower bound is below; no such "
+            "member is certain"
         )
     return lines
 
 
-def _measured_again(members: Any) -> list[str]:
+def _limits(members: Any) -> list[str]:
+    untold = {text: None for held in members["limit_unknown"] for text in held}
+    if not untold:
+        return []
     return [
+        (f"P({'), P('.join(untold)}) marked ?: no upper bound, or no interval, is known; an unknown "
+        "upper side is taken to have a heavy tail (Cauchy), an unknown error as none; never certain")
+    ]
+
+
+def _same_choice(members: Any) -> list[str]:
+    told = []
+    for _, part in members.groupby("group", sort=False):
+        if len(part) > 1:
+            told.append("trials " + ", ".join(str(int(n)) for n in part["number"]))
+    if not told:
+        return []
+    return [f"one choice each, since their intervals do not tell them apart: {'; '.join(told)}"]
+
+
+def _measured_again(members: Any) -> list[str]:
+    lines = [
         f"trial {int(row['number'])}: values of its longer measurement "
         f"({_format.seconds(row['again_s'])}, tuner measure)"
         for _, row in members[members["again_s"].notna()].iterrows()
     ]
+    lines += [
+        f"trial {int(row['number'])}: {int(row['again'])} later measurements (tuner measure) are "
+        "pooled with its trials"
+        for _, row in members[members["again_s"].isna() & (members["again"] > 0)].iterrows()
+    ]
+    return lines
 
 
 def _failed_repeats(members: Any) -> list[str]:

@@ -6,20 +6,39 @@ import math
 from typing import Any
 
 from tuner.cli import _format
-from tuner.cli._pareto_notes import pareto_notes
-from tuner.measurement import METRICS, interval_names
+from tuner.cli._pareto_notes import bounds, choice_sentence, pareto_notes, study_notes
+from tuner.measurement import METRICS
 
 SHOWN = ("latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "throughput_rps",
          "energy_per_request_j", "error_rate")
 MOST_COLUMNS = 6
 """Fronts of more members are printed with one member a line."""
+MISSES = 5
+"""How many of the nearest misses are told where nothing is feasible."""
 
 
 def members(marked: Any) -> Any:
-    """The front's rows, best in the first objective first."""
+    """The front's rows and the choice, best in the first objective first."""
     first = marked.attrs["objectives"][0]
     rising = marked.attrs["directions"][0] == "minimize"
-    return marked[marked["on_front"]].sort_values(first, ascending=rising)
+    shown = marked[marked["on_front"] | marked["choice"]]
+    return shown.sort_values(first, ascending=rising)
+
+
+def misses(marked: Any) -> Any:
+    """The measured configurations that miss a limit, the nearest first.
+
+    By the sum of how far each limit is missed, relative to its bound.
+    """
+    from tuner.analysis.limits import Limit
+    from tuner.analysis.tables import numbers
+
+    held = marked[(marked["measurements"] > 0) & ~marked["usable"]]
+    far = 0.0
+    for limit in map(Limit.parse, marked.attrs["limits"]):
+        beyond = (numbers(held, limit.metric) - limit.bound) * (1 if limit.sign == "<=" else -1)
+        far = far + (beyond / (abs(limit.bound) or 1.0)).clip(min=0.0)
+    return held.assign(missed_by=far).sort_values("missed_by", kind="stable")
 
 
 def text(marked: Any) -> str:
@@ -27,35 +46,35 @@ def text(marked: Any) -> str:
     from tabulate import tabulate
 
     attrs, found = marked.attrs, members(marked)
-    told = attrs["counts"]
-    failed = ", ".join(f"{k} {v}" for k, v in told["failed"].items())
-    lines = [
-        f"Study {attrs['name']}: {told['finished']} trials finished"
-        + (f" of {told['configurations']} configurations"
-           if told["configurations"] < told["finished"] else "")
-        + f", {told['feasible']} feasible"
-        + (f", {told['beyond_a_constraint']} beyond a constraint"
-           if told["beyond_a_constraint"] else "")
-        + (f", failed: {failed}" if failed else "")
-    ]
+    lines = [_counted(attrs), *study_notes(marked)]
+    limits = attrs["limits"]
     if found.empty:
-        why = f"within {', '.join(attrs['limits'])}" if attrs["limits"] else "feasible yet"
-        return "\n".join([*lines, f"No trial is {why}: nothing to choose from."])
+        why = f"within {', '.join(limits)}" if attrs["asked"] else "feasible yet"
+        return "\n".join([*lines, f"No trial is {why}: nothing to choose from.",
+                          *_nearest(marked)])
     goals = " and ".join(f"{d} {o}" for o, d in zip(attrs["objectives"], attrs["directions"]))
-    within = f" within {', '.join(attrs['limits'])}" if attrs["limits"] else ""
-    lines.append(f"Pareto set ({goals}){within}; * marks the knee, [] 95 % intervals:")
-    rows = []
+    within = f" within {', '.join(limits)}" if limits else ""
+    outside = "" if found["on_front"].all() else " and the choice"
+    lines.append(f"Pareto set{outside} ({goals}){within}; > marks the choice, * the knee, "
+                 "! disturbed, [] 95 % intervals:")
     shown = [m for m in dict.fromkeys([*SHOWN, *attrs["objectives"]]) if m in found.columns]
     knobs = [k for k in attrs["parameters"] if found[k].notna().any()]
+    letters = _letters(found)
+    wanted = {*attrs["objectives"], "latency_p99_ms", *(t.split(" ")[0] for t in limits)}
+    rows = []
     for _, row in found.iterrows():
         rows.append(
-            [f"{int(row['number'])}{'*' if row['knee'] else ''}"]
-            + [_format.number(row[m]) + _bounds(row, m, attrs["objectives"]) for m in shown]
+            [_name(row)]
+            + [_format.number(row[m]) + bounds(row, m, wanted) for m in shown]
             + [f"{row['front_probability']:.0%}{'?' if row['interval_unknown'] else ''}"]
+            + [percent(p) + ("?" if t in row["limit_unknown"] else "")
+               for p, t in zip(row["limit_probability"], limits)]
+            + ([letters[row["group"]]] if letters else [])
             + [_format.configuration({k: row[k]}).partition("=")[2]
                if row[k] is not None and row[k] == row[k] else "-" for k in knobs]
         )
-    headers = ["trial", *(_short(m) for m in shown), "P(front)", *knobs]
+    headers = ["trial", *(_short(m) for m in shown), "P(front)", *(f"P({t})" for t in limits),
+               *(["same choice"] if letters else []), *knobs]
     # A column for each member reads well on a narrow terminal; a long front goes down the page.
     if len(rows) <= MOST_COLUMNS:
         table = [list(line) for line in zip(headers, *rows, strict=True)]
@@ -63,6 +82,7 @@ def text(marked: Any) -> str:
                               colalign=("left", *["right"] * len(rows))))
     else:
         lines.append(tabulate(rows, headers=headers, disable_numparse=True, stralign="right"))
+    lines.append(choice_sentence(marked))
     corner = ", ".join(
         f"{o} {_format.number(v)}" for o, v in zip(attrs["objectives"], attrs["reference"])
     )
@@ -74,20 +94,65 @@ def text(marked: Any) -> str:
     return "\n".join([*lines, *pareto_notes(found)])
 
 
-def _bounds(row: Any, metric: str, objectives: list[str]) -> str:
-    """`` [9.1–11.4]``, the 95 % interval of a metric; of an objective also that it is unknown.
+def percent(chance: float) -> str:
+    """A probability; what is not quite certain or impossible is not rounded to it."""
+    if math.isnan(chance):
+        return "-"
+    if 0.995 <= chance < 0.9995 or 0.0005 < chance < 0.005:
+        return f"{chance:.1%}"
+    return ">99.9%" if 0.9995 <= chance < 1 else "<0.1%" if 0 < chance <= 0.0005 else f"{chance:.0%}"
 
-    A question mark stands behind an upper bound that is a guess.
-    """
-    if metric in row["interval_unknown"]:
-        return " [unknown]"
-    if metric not in objectives and metric != "latency_p99_ms":
-        return ""
-    low, high = (row.get(name) for name in interval_names(metric))
-    if low is None or math.isnan(low):
-        return ""
-    guess = "?" if metric in row["interval_open"] else ""
-    return f" [{_format.number(low)}–{_format.number(high)}{guess}]"
+
+def _counted(attrs: Any) -> str:
+    told = attrs["counts"]
+    failed = ", ".join(f"{k} {v}" for k, v in told["failed"].items())
+    return (
+        f"Study {attrs['name']}: {told['finished']} trials finished"
+        + (f" of {told['configurations']} configurations"
+           if told["configurations"] < told["finished"] else "")
+        + f", {told['feasible']} feasible"
+        + (f", {told['beyond_a_constraint']} beyond a constraint"
+           if told["beyond_a_constraint"] else "")
+        + (f", failed: {failed}" if failed else "")
+    )
+
+
+def _nearest(marked: Any) -> list[str]:
+    """The nearest misses with their numbers."""
+    limits = marked.attrs["limits"]
+    found = misses(marked).head(MISSES)
+    if not len(found):
+        return []
+    lines = ["Nearest misses:"]
+    for _, row in found.iterrows():
+        told = []
+        for limit, chance in zip(limits, row["limit_probability"]):
+            metric = limit.split(" ")[0]
+            told.append(f"{metric} {_format.number(row[metric])}{bounds(row, metric, {metric})} "
+                        f"(limit {limit.partition(' ')[2]}, P {percent(chance)})")
+        if row["failures"]:
+            told.append(f"{int(row['failures'])} of {len(row['trials'])} repeats failed")
+        settings = {k: row[k] for k in marked.attrs["parameters"] if row[k] == row[k]}
+        lines.append(f"  trial {_name(row)}: {'; '.join(told) or 'no limit'}; "
+                     f"{_format.configuration(settings)}")
+    return lines
+
+
+def _name(row: Any) -> str:
+    return (f"{'>' if row['choice'] else ''}{int(row['number'])}"
+            f"{'*' if row['knee'] else ''}{'!' if row['disturbed_by'] else ''}")
+
+
+def _letters(found: Any) -> dict[int, str]:
+    """A letter for each group of members that their intervals don't tell apart, in order of the rows."""
+    groups = list(dict.fromkeys(found["group"]))
+    if len(groups) == len(found):
+        return {}
+    return {group: _letter(place) for place, group in enumerate(groups)}
+
+
+def _letter(place: int) -> str:
+    return (_letter(place // 26 - 1) if place >= 26 else "") + chr(ord("A") + place % 26)
 
 
 def _short(name: str) -> str:
@@ -96,3 +161,4 @@ def _short(name: str) -> str:
              "throughput_rps": "throughput", "energy_per_request_j": "energy/request",
              "error_rate": "error rate"}.get(name, name)
     return f"{plain} ({unit})" if unit else plain
+

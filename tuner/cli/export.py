@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner import export
+from tuner.cli import _format, pareto
+from tuner.cli._pareto_notes import former_rule_note
 from tuner.errors import StudyError
-from tuner.measurement import configuration_key
+from tuner.measurement import METRICS, interval_names
 
 if TYPE_CHECKING:
     from tuner.store import TrialRecord
@@ -18,8 +21,9 @@ HELP = "a chosen trial as files to run it: flags, batching, compose, Kubernetes"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", metavar="STUDY", help="a study's name, FILE.db or FILE.db:NAME")
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--trial", type=int, metavar="N", help="the trial's number")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--trial", type=int, metavar="N",
+                       help="the trial's number (default: what `tuner pareto` chooses)")
     which.add_argument("--knee", action="store_true", help="the knee of the Pareto set")
     parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="a new folder")
     parser.add_argument("--force", action="store_true", help="replace an earlier export in DIR")
@@ -35,8 +39,12 @@ def run(args: argparse.Namespace) -> int:
     from tuner.deploy.base import ModelToServe
 
     study = store.open_study(args.study, args.storage)
-    number = _knee(study) if args.knee else args.trial
-    trial = _complete(study, number)
+    marked = pareto.front(study)
+    number = args.trial
+    if number is None:
+        number = _marked(study, marked, "knee" if args.knee else "choice")
+    row = _known(study, marked, number)
+    trial = next(r for r in study.records() if r.number == number)
     environment = study.environment
     settings = study.get("settings") or {}
     record = models.resolve(args.model or settings.get("model") or environment.get("model", ""))
@@ -47,11 +55,17 @@ def run(args: argparse.Namespace) -> int:
             f"is {record.checksum}, not {measured}; --model {record.name} takes it all the same"
         )
     configuration = {**study.space_description.get("fixed", {}), **trial.configuration}
-    others = [r for r in study.records() if r.number != number and _repeats(r, trial)]
+    others = [
+        export.Measured(r.number, r.metrics, r.intervals) for r in study.records()
+        if r.state == "complete" and r.number in row["trials"]
+    ]
+    held = _held(marked, row, number)
     about = export.About(
-        study.name, _measured(trial), [_measured(r) for r in others], environment,
+        study.name, held, others if len(others) + held.later > 1 else (), environment,
         _provenance(study, trial),
     )
+    for warning in held.warnings:
+        print(f"warning: trial {number}: {warning}", file=sys.stderr)
     files = export.write(
         args.to, configuration, ModelToServe(record.name, Path(record.path)), about,
         image=args.image, force=args.force,
@@ -61,13 +75,43 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _measured(record: TrialRecord) -> export.Measured:
-    return export.Measured(record.number, record.metrics, record.intervals)
+def _held(marked: Any, row: Any, number: int) -> export.Measured:
+    """What is known of the configuration from all of its measurements."""
+    metrics = {m: pareto.plain(row[m]) for m in METRICS if m in marked.columns}
+    intervals = {}
+    for metric in metrics:
+        low, high = (pareto.plain(row.get(name)) for name in interval_names(metric))
+        if low is not None:
+            intervals[metric] = (low, high)
+    limits = [
+        export.LimitKept(text, pareto.plain(chance), text in row["limit_unknown"])
+        for text, chance in zip(marked.attrs["limits"], row["limit_probability"])
+    ]
+    return export.Measured(
+        number, metrics, intervals, limits=limits, trials=row["trials"], later=int(row["again"]),
+        failed=int(row["failures"]), disturbed=row["disturbed_by"], warnings=_warnings(marked, row),
+        notes=[note for note in former_rule_note(row["former_rule"])],
+    )
 
 
-def _repeats(record: TrialRecord, trial: TrialRecord) -> bool:
-    same = configuration_key(record.configuration) == configuration_key(trial.configuration)
-    return same and record.state == "complete"
+def _warnings(marked: Any, row: Any) -> list[str]:
+    """What speaks against running this configuration, in words."""
+    from tuner.analysis.limits import KEPT, Limit
+
+    told = []
+    for text, chance in zip(marked.attrs["limits"], row["limit_probability"]):
+        limit = Limit.parse(text)
+        value = _format.metric(limit.metric, row[limit.metric])
+        if not limit.keeps(row[limit.metric]):
+            told.append(f"BEYOND THE LIMIT {text}: {value} was measured")
+        elif not chance >= KEPT:
+            told.append(f"NOT KNOWN TO KEEP {text}: {value} was measured, it holds with {chance:.0%}")
+    if row["failures"]:
+        told.append(f"{int(row['failures'])} of {len(row['trials'])} of its trials failed")
+    if row["disturbed_by"]:
+        told.append(f"{len(row['disturbed_by'])} of {int(row['measurements'])} of its measurements "
+                    f"were disturbed by other work ({row['disturbed_by'][0]})")
+    return told
 
 
 def _provenance(study: Any, trial: TrialRecord) -> dict[str, Any]:
@@ -83,21 +127,24 @@ def _provenance(study: Any, trial: TrialRecord) -> dict[str, Any]:
     }
 
 
-def _knee(study: Any) -> int:
-    from tuner.cli import pareto
-
-    marked = pareto.front(study)
-    found = marked[marked["knee"].astype(bool)]
+def _marked(study: Any, marked: Any, which: str) -> int:
+    """The number of the trial that is the knee, or the choice."""
+    found = marked[marked[which].astype(bool)]
     if found.empty:
-        raise StudyError(f"study {study.name!r} has no knee: name a trial with --trial N")
+        raise StudyError(f"study {study.name!r} has no {which}, since nothing is feasible: name a "
+                         "trial with --trial N")
     return int(found.iloc[0]["number"])
 
 
-def _complete(study: Any, number: int) -> Any:
+def _known(study: Any, marked: Any, number: int) -> Any:
+    """The row of a trial's configuration. Raises StudyError where there is no measurement of it."""
+    for _, row in marked.iterrows():
+        if number in row["trials"]:
+            if not row["measurements"]:
+                raise StudyError(f"trial {number} of {study.name!r} has no measurement: {row['reason']}")
+            return row
     records = {record.number: record for record in study.records()}
     if number not in records:
         raise StudyError(f"study {study.name!r} has no trial {number}")
-    if records[number].state != "complete":
-        told = records[number].reason or records[number].state
-        raise StudyError(f"trial {number} of {study.name!r} has no measurement: {told}")
-    return records[number]
+    told = records[number].reason or records[number].state
+    raise StudyError(f"trial {number} of {study.name!r} has no measurement: {told}")

@@ -12,7 +12,7 @@ from typing import Any
 from tuner import interrupts
 from tuner.cli import _evaluator, _format, _quiet
 from tuner.errors import TrialFailure, UsageError
-from tuner.measurement import Failure, Measurement, energy_basis, to_json
+from tuner.measurement import Failure, Measurement, StageResult, energy_basis, to_json
 
 HELP = "measure one trial of a study again, longer and more precisely"
 MIN_DURATION_S = 4.0
@@ -98,7 +98,9 @@ def _entry(
         "latency_p50_interval_ms": stage.latency_p50_interval_ms,
         "precision": precision,
         "precise": stage.precise,
-        "p99_interval_bounded": stage.details.get("p99_interval_bounded", True),
+        "p99_interval_bounded": _bounded(stage),
+        "percentile_rule": stage.details.get("percentile_rule"),
+        "disturbed": stage.details.get("disturbed"),
         "window_s": stage.window_s,
         "requests": stage.requests,
         "errors": stage.errors,
@@ -111,6 +113,13 @@ def _entry(
         **attributes,
     })
     return entry
+
+
+def _bounded(stage: StageResult) -> bool:
+    """Whether an upper bound of the p99 is known."""
+    held = stage.latency_p99_interval_ms
+    told = stage.details.get("p99_interval_bounded", True)
+    return bool(held is None or (held[1] is not None and told))
 
 
 def _text(study: Any, trial: Any, entry: dict[str, Any]) -> str:
@@ -127,7 +136,7 @@ def _text(study: Any, trial: Any, entry: dict[str, Any]) -> str:
     if entry["latency_p99_interval_ms"] is not None:
         state = "as precise as asked" if entry["precise"] else "wider than asked"
         if not entry["p99_interval_bounded"]:
-            state += "; too few requests for an upper bound, the largest stands for it"
+            state += "; too few requests for an upper bound"
         lines.append(f"p99 95 %    {_interval(entry['latency_p99_interval_ms'])} ({state})")
     source = f" ({entry['energy_source']}, {entry['energy_method']})" if entry["energy_source"] else ""
     lines += [
@@ -135,17 +144,34 @@ def _text(study: Any, trial: Any, entry: dict[str, Any]) -> str:
         f"energy      {shown('energy_per_request_j')} a request{source}",
         f"measured    {entry['requests']} requests in {entry['window_s']:.1f} s",
     ]
-    if entry["disturbed"] is not None:
-        lines.append(f"disturbed   {entry['disturbed']}")
+    if entry["disturbed"]:
+        lines.append(f"disturbed   {entry['disturbed']}: these numbers are not the server's alone")
     if trial.metrics.get("latency_p99_ms") is not None:
-        stage = trial.measurement.get("stage") or {}
         before = _format.metric("latency_p99_ms", trial.metrics["latency_p99_ms"])
-        interval = stage.get("latency_p99_interval_ms")
+        interval = trial.intervals.get("latency_p99_ms")
         lines.append(
             f"in study    p99 {before}" + (f", 95 % {_interval(interval)}" if interval else "")
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *_known(study, trial.number)])
+
+
+def _known(study: Any, number: int) -> list[str]:
+    """What is known of the configuration now, from all of its measurements, as everywhere."""
+    from tuner.cli import pareto
+    from tuner.cli._pareto_notes import bounds, refuted_notes
+
+    marked = pareto.front(study)
+    (row,) = (row for _, row in marked.iterrows() if number in row["trials"])
+    shown = list(dict.fromkeys([*marked.attrs["objectives"], "latency_p99_ms"]))
+    told = ", ".join(f"{m} {_format.metric(m, row[m])}{bounds(row, m, shown)}" for m in shown)
+    lines = [f"known now   {told} (of {int(row['measurements'])} measurement(s))"]
+    for text, chance in zip(marked.attrs["limits"], row["limit_probability"]):
+        assumed = "?" if text in row["limit_unknown"] else ""
+        lines.append(f"limit       {text} holds with {chance:.1%}{assumed}")
+    return lines + [line for line in refuted_notes(marked) if line.startswith(f"trial {row['number']} ")]
 
 
 def _interval(bounds: Any) -> str:
+    if bounds[1] is None:
+        return f"at least {_format.metric('latency_p99_ms', bounds[0])}"
     return f"{_format.number(bounds[0])} to {_format.metric('latency_p99_ms', bounds[1])}"

@@ -5,19 +5,22 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tuner.cli._pareto_text import members, text
+from tuner.cli._every_trial import as_table, every_trial
+from tuner.cli._pareto_notes import choice_sentence, study_notes
+from tuner.cli._pareto_text import MISSES, members, misses, text
 from tuner.cli._references import names
 from tuner.errors import StudyError, UsageError
 from tuner.measurement import METRICS, interval_names
 
-HELP = "the configurations of a study worth choosing: table, JSON, plot"
+if TYPE_CHECKING:
+    from tuner.analysis.limits import Limit
 
-_LIMIT = re.compile(r"\s*([A-Za-z_]\w*)\s*(<=|>=)\s*(\S+)\s*")
+HELP = "the configurations of a study worth choosing: table, JSON, plot"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="reference point of the hypervolume, a value for each objective (default: the worst "
              "usable configuration's in each)",
     )
+    parser.add_argument("--all", action="store_true",
+                        help="list every trial as well: what was offered, measured, and why not")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw all trials and the front")
 
@@ -44,15 +49,19 @@ def run(args: argparse.Namespace) -> int:
     from tuner import store
 
     url, held = store.locate(args.study, args.storage)
-    fronts = [
-        front(store.Store.open(url, name), args.objectives, args.limit, args.reference)
-        for name in held
-    ]
+    fronts, listed = [], []
+    for name in held:
+        study = store.Store.open(url, name)
+        fronts.append(front(study, args.objectives, args.limit, args.reference))
+        listed.append(every_trial(store.table_of(study)) if args.all else None)
     if args.json:
-        described = [describe(f) for f in fronts]
+        described = [describe(f) if rows is None else {**describe(f), "all_trials": rows}
+                     for f, rows in zip(fronts, listed)]
         print(json.dumps(described[0] if len(described) == 1 else described, indent=2))
     else:
-        for found in fronts:
+        for found, rows in zip(fronts, listed):
+            if rows is not None:
+                print(as_table(rows, found.attrs["parameters"]))
             print(text(found))
     if args.plot:
         for found in fronts:
@@ -63,16 +72,21 @@ def run(args: argparse.Namespace) -> int:
             draw(found, file)
             if not args.json:
                 print(f"plot: {file}")
-    return 0
+    empty = [found.attrs["name"] for found in fronts if not found["usable"].any()]
+    if empty:
+        print(f"tuner: nothing feasible in {', '.join(empty)}", file=sys.stderr)
+    return 1 if empty else 0
 
 
-def limit(text: str) -> tuple[str, str, float]:
-    """Metric, ``<=`` or ``>=``, and bound of a service level as a user writes it."""
-    match = _LIMIT.fullmatch(text)
+def limit(text: str) -> Limit:
+    """A service level as a user writes it."""
+    from tuner.analysis.limits import Limit
+
     try:
-        if match is None or not math.isfinite(bound := float(match[3])):
+        found = Limit.parse(text)
+        if not math.isfinite(found.bound):
             raise ValueError
-        return match[1], match[2], bound
+        return found
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"{text!r} should be a metric, <= or >=, and a number, like 'latency_p99_ms<=50'"
@@ -92,15 +106,12 @@ def _numbers(text: str) -> list[float]:
 def front(
     study: Any,
     objectives: Sequence[str] | None = None,
-    limits: Sequence[tuple[str, str, float]] = (),
+    limits: Sequence[Limit] = (),
     reference: Sequence[float] | None = None,
 ) -> Any:
-    """The study's table with its front marked (see ``analysis.fronts.mark_front``).
+    """What is known of the study's configurations (``analysis.known.front_of``).
 
-    One row a configuration: repeats are pooled, and a longer measurement (``tuner measure``) stands
-    for them, see ``analysis.repeats.pool``. ``attrs`` holds the ``objectives`` with their
-    ``directions`` (the study's own unless told), the ``limits`` and the ``hypervolume`` with its
-    ``reference``, one value an objective (``None`` where nothing is usable).
+    The objectives are the study's own unless told; ``attrs["trials"]`` holds the table of trials.
 
     Raises:
         StudyError: energies measured in several ways, which no front may hold together.
@@ -108,44 +119,26 @@ def front(
         TableError: a metric that the study does not hold.
     """
     from tuner import store
-    from tuner.analysis.energy import refuse_mixed
-    from tuner.analysis.fronts import front_hypervolume, mark_front, worst_point
+    from tuner.analysis.known import front_of
     from tuner.analysis.recording import sisters
-    from tuner.analysis.repeats import pool
-    from tuner.analysis.tables import numbers, require
+    from tuner.deploy.knobs import KNOBS
 
     trials = store.table_of(study)
     own = dict(zip(trials.attrs["objectives"], trials.attrs["directions"], strict=True))
     objectives = list(dict.fromkeys(objectives or own))
-    require(trials, [*objectives, *(metric for metric, _, _ in limits)])
     if reference is not None and len(reference) != len(objectives):
         raise UsageError(
             f"--reference holds {len(reference)} numbers, there are {len(objectives)} objectives: "
             f"{', '.join(objectives)}"
         )
-    table = pool(trials, lambda: sisters(study.url, study.name))
-    refuse_mixed(table, [*objectives, *(metric for metric, _, _ in limits)])
-    table.attrs["counts"] = counts(trials, table)
-    table["measured"] = table["valid"]
-    table["valid"] = table["feasible"].astype(bool)
     directions = [
         own.get(o) or (METRICS[o].direction if o in METRICS else "minimize") for o in objectives
     ]
-    maximise = [o for o, d in zip(objectives, directions, strict=True) if d == "maximize"]
-    for metric, sign, bound in limits:
-        value = numbers(table, metric)
-        table["valid"] &= value <= bound if sign == "<=" else value >= bound
-    marked = mark_front(table, objectives, maximise=maximise)
-    marked.attrs.update(table.attrs)
-    usable, volume = marked[marked["usable"]], None
-    if len(usable):
-        reference = reference or worst_point(usable, objectives, maximise=maximise)
-        volume = front_hypervolume(usable, objectives, reference, maximise=maximise)
-    marked.attrs.update(
-        objectives=objectives, directions=directions, hypervolume=volume, reference=reference,
-        limits=[f"{metric} {sign} {bound:g}" for metric, sign, bound in limits],
+    return front_of(
+        trials, objectives, directions, limits=limits, reference=reference,
+        defaults={name: knob.default for name, knob in KNOBS.items()},
+        sisters=lambda: sisters(study.url, study.name),
     )
-    return marked
 
 
 def describe(marked: Any) -> dict[str, Any]:
@@ -153,76 +146,114 @@ def describe(marked: Any) -> dict[str, Any]:
     attrs = marked.attrs
     knobs = attrs["parameters"]
 
-    def plain(value: Any) -> Any:
-        value = value.item() if hasattr(value, "item") else value
-        return None if value is None or (isinstance(value, float) and math.isnan(value)) else value
-
-    out = []
-    for _, row in members(marked).iterrows():
+    def described(row: Any) -> dict[str, Any]:
         settings = {k: plain(row[k]) for k in knobs}
-        out.append(
-            {
-                "trial": int(row["number"]),
-                "trials": list(row["trials"]),
-                "configuration": {k: v for k, v in settings.items() if v is not None},
-                "metrics": {m: plain(row[m]) for m in METRICS if m in marked.columns},
-                "latency_p99_interval_ms": [
-                    plain(row["latency_p99_low_ms"]), plain(row["latency_p99_high_ms"])
-                ],
-                "intervals": {
-                    m: [plain(row[c]) for c in interval_names(m)]
-                    for m in METRICS if all(c in marked.columns for c in interval_names(m))
-                },
-                "interval_unknown": list(row["interval_unknown"]),
-                "interval_open": list(row["interval_open"]),
-                "front_probability": plain(row["front_probability"]),
-                "certain": bool(row["certain"]),
-                "measured_again_s": plain(row["again_s"]),
-                "repeats": int(row["repeats"]),
-                "failed_repeats": int(row["failures"]),
-                "repeats_disagree": list(row["discord"]),
-                "knee": bool(row["knee"]),
-            }
-        )
+        return {
+            "trial": int(row["number"]),
+            "trials": list(row["trials"]),
+            "configuration": {k: v for k, v in settings.items() if v is not None},
+            "metrics": {m: plain(row[m]) for m in METRICS if m in marked.columns},
+            "latency_p99_interval_ms": [
+                plain(row["latency_p99_low_ms"]), plain(row["latency_p99_high_ms"])
+            ],
+            "intervals": {
+                m: [plain(row[c]) for c in interval_names(m)]
+                for m in METRICS if all(c in marked.columns for c in interval_names(m))
+            },
+            "interval_unknown": list(row["interval_unknown"]),
+            "interval_open": list(row["interval_open"]),
+            "limits": [
+                {"limit": t, "probability": plain(p), "assumed": t in row["limit_unknown"]}
+                for t, p in zip(attrs["limits"], row["limit_probability"])
+            ],
+            "limits_probability": plain(row["limits_probability"]),
+            "front_probability": plain(row["front_probability"]),
+            "on_front": bool(row["on_front"]),
+            "certain": bool(row["certain"]),
+            "measured_again_s": plain(row["again_s"]),
+            "measured_again": int(row["again"]),
+            "repeats": int(row["repeats"]),
+            "failed_repeats": int(row["failures"]),
+            "repeats_disagree": list(row["discord"]),
+            "disturbed": list(row["disturbed_by"]),
+            "p99_by_former_rank_rule": former_rule(row["former_rule"]),
+            "knee": bool(row["knee"]),
+            "choice": bool(row["choice"]),
+            "group": int(row["group"]),
+        }
+
+    shown = members(marked)
+    chosen = attrs["choice"]
+    choice = None
+    if chosen is not None:
+        row = marked.iloc[chosen.row]
+        choice = {
+            "trial": int(row["number"]),
+            "not_told_apart": [
+                int(n) for n in shown.loc[shown["group"] == row["group"], "number"]
+                if n != row["number"]
+            ],
+            "keeps_every_limit": chosen.sure,
+            "limits_probability": plain(row["limits_probability"]),
+            "reason": choice_sentence(marked),
+        }
     return {
         "study": attrs["name"],
         "objectives": [
             {"name": o, "direction": d, "unit": METRICS[o].unit if o in METRICS else ""}
             for o, d in zip(attrs["objectives"], attrs["directions"], strict=True)
         ],
-        "limits": list(attrs["limits"]),
+        "limits": list(attrs["asked"]),
+        "every_limit": list(attrs["limits"]),
+        "choice": choice,
         "hypervolume": {
             "value": attrs["hypervolume"],
             "reference": attrs["reference"] and dict(zip(attrs["objectives"], attrs["reference"])),
         },
         "energy_source": attrs["energy_source"] or None,
         "energy_method": attrs["environment"].get("energy_method"),
-        "trials": marked.attrs["counts"],
+        "trials": attrs["counts"],
         "noise": [dict(n) for n in attrs["noise"]],
         "noise_unknown": [o for o in attrs["objectives"] if o in attrs["noise_unknown"]],
-        "front": out,
+        "notes": study_notes(marked),
+        "measured_again": [
+            {**told, "metrics": {m: {when: list(map(plain, held)) for when, held in both.items()}
+                                 for m, both in told["metrics"].items()}}
+            for told in attrs["refuted"]
+        ],
+        "front": [described(row) for _, row in shown.iterrows()],
+        "nearest_misses": [] if len(shown) else [
+            described(row) for _, row in misses(marked).head(MISSES).iterrows()
+        ],
     }
 
 
-def counts(trials: Any, pooled: Any) -> dict[str, Any]:
-    """How many trials ended how, and of how many configurations they are."""
-    measured, feasible = trials["valid"].astype(bool), trials["feasible"].astype(bool)
-    failed = trials[~measured]
-    return {
-        "finished": len(trials),
-        "configurations": len(pooled),
-        "feasible": int(feasible.sum()),
-        "beyond_a_constraint": int((measured & ~feasible).sum()),
-        "failed": {str(k): int(v) for k, v in failed["reason"].value_counts().items()},
-    }
+def plain(value: Any) -> Any:
+    """A cell of a table as JSON: ``None`` for what is not known, an infinite end too."""
+    value = value.item() if hasattr(value, "item") else value
+    unknown = value is None or (isinstance(value, float) and not math.isfinite(value))
+    return None if unknown else value
+
+
+def former_rule(asked: Sequence[int]) -> list[dict[str, Any]]:
+    """Of each measurement by the former rank rule: its ranks, and about how far its p99 is too low.
+
+    See ``analysis.ranks``; ``expected_shortfall`` is a share, an estimate for an exponential tail.
+    """
+    from tuner.analysis.ranks import expected_shortfall, former_rank, right_rank
+
+    return [
+        {"requests": n, "rank": former_rank(n), "right_rank": right_rank(n),
+         "expected_shortfall": round(expected_shortfall(n), 4)}
+        for n in asked
+    ]
 
 
 def draw(marked: Any, file: Path) -> None:
     """Write the plot. Raises StudyError where the file cannot be written."""
     from tuner.analysis.plots import pareto_figure
 
-    table = marked.drop(columns=["usable", "on_front", "knee", "front_probability"])
-    table.attrs.update(marked.attrs)
+    table = marked
     objectives = table.attrs["objectives"]
     if len(objectives) != 2:
         raise StudyError(

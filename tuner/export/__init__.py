@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tuner.export.bundle import IMAGE, About, Measured, write
+from tuner.export.bundle import IMAGE, About, LimitKept, Measured, write
 
-__all__ = ["IMAGE", "About", "Measured", "write"]
+__all__ = ["IMAGE", "About", "LimitKept", "Measured", "write"]

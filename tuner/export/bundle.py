@@ -30,14 +30,37 @@ FIRST_WORDS = "<!-- written by tuner export -->"
 
 
 @dataclass(frozen=True)
+class LimitKept:
+    """A service level, and how probable it is that the configuration keeps it."""
+
+    limit: str
+    """As ``latency_p99_ms <= 50``."""
+    probability: float | None
+    assumed: bool = False
+    """Whether an end of the interval is not known, so that the probability rests on an assumption."""
+
+
+@dataclass(frozen=True)
 class Measured:
-    """What one trial gave."""
+    """What one trial gave, or what is known of its configuration from all of its measurements."""
 
     trial: int
     metrics: Mapping[str, float | None]
     """Metric -> value, units in the names."""
-    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """Metric -> 95 % confidence interval, where it is known."""
+    intervals: Mapping[str, tuple[float, float | None]] = field(default_factory=dict)
+    """Metric -> 95 % confidence interval, where it is known; ``None``: no upper end is."""
+    limits: Sequence[LimitKept] = ()
+    trials: Sequence[int] = ()
+    """Trials of the configuration."""
+    later: int = 0
+    """Later measurements (``tuner measure``) in the numbers."""
+    failed: int = 0
+    """How many of the trials failed."""
+    disturbed: Sequence[str] = ()
+    """In words what disturbed the measurements behind the numbers."""
+    warnings: Sequence[str] = ()
+    """What speaks against running the configuration."""
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,19 @@ def text(bundle: Bundle) -> str:
     parts = [
         f"# {model.name}: trial {about.measured.trial} of study {about.study}",
         "A configuration of TensorFlow Serving chosen by measurement.",
+        *(f"> **Warning: {warning}.**" for warning in about.measured.warnings),
         "## Measured",
+        *_origin(about.measured),
         _numbers(about.measured),
+        *_limits(about.measured),
+        *(f"{note[0].upper()}{note[1:]}." for note in about.measured.notes),
     ]
     if about.others:
         parts += [
             "The same configuration was measured more than once:",
-            _repeats((about.measured, *about.others)),
+            _repeats(
+                about.others if about.measured.trials else (about.measured, *about.others)
+            ),
         ]
     parts += [
         "Held fixed while it was measured; other surroundings give other numbers:",
@@ -41,14 +47,41 @@ def text(bundle: Bundle) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _origin(measured: Measured) -> list[str]:
+    """Which measurements the numbers are pooled of, where it is more than one."""
+    if len(measured.trials) + measured.later < 2:
+        return []
+    trials = ", ".join(map(str, measured.trials))
+    return [
+        f"What is known from all measurements of this configuration: trials {trials}"
+        + (f" ({measured.failed} of them failed)" if measured.failed else "")
+        + (f" and {measured.later} later by `tuner measure`" if measured.later else "")
+        + "."
+    ]
+
+
 def _numbers(measured: Measured) -> str:
     rows = []
     for name, value in measured.metrics.items():
         if value is not None:
             low, high = measured.intervals.get(name, (None, None))
-            told = "unknown" if low is None or high is None else f"{low:.6g} to {high:.6g}"
+            told = "unknown" if low is None else f"{low:.6g} to {high:.6g}" if high is not None else (
+                f"at least {low:.6g}, no upper bound is known"
+            )
             rows.append((name, f"{value:.6g}", told))
     return _table(("metric", "value", "95 % interval"), rows)
+
+
+def _limits(measured: Measured) -> list[str]:
+    """Every service level that was set, and how probable it is to be kept."""
+    if not measured.limits:
+        return ["No limit was set."]
+    rows = [
+        (held.limit, "unknown" if held.probability is None else f"{held.probability:.1%}"
+         + (" (assumed, an end of the interval is not known)" if held.assumed else ""))
+        for held in measured.limits
+    ]
+    return ["Limits that were set:", _table(("limit", "probability that it holds"), rows)]
 
 
 def _repeats(trials: Sequence[Measured]) -> str:

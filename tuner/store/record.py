@@ -76,14 +76,19 @@ class TrialRecord:
         return self.state == "complete" and all(v <= 0 for v in self.violations.values())
 
     @property
-    def intervals(self) -> dict[str, tuple[float, float]]:
-        """95 % confidence intervals of metrics; unknown ones are left out."""
+    def intervals(self) -> dict[str, tuple[float, float | None]]:
+        """95 % confidence intervals of metrics; unknown ones are left out, an unknown upper end is
+        ``None``."""
         stage = self.measurement.get("stage") or {}
         told = {
             # What studies hold that were recorded before metrics had their intervals beside them.
             **{f"latency_{p}_ms": stage.get(f"latency_{p}_interval_ms") for p in ("p50", "p99")},
             **(self.measurement.get("intervals") or {}),
         }
+        p99 = told.get("latency_p99_ms")
+        if p99 and (stage.get("details") or {}).get("p99_interval_bounded") is False:
+            # Records of before hold the largest latency where no upper bound is known.
+            told["latency_p99_ms"] = (p99[0], None)
         return {name: (held[0], held[1]) for name, held in told.items() if held}
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from tuner.measurement import METRICS, energy_basis, interval_names
@@ -15,7 +16,7 @@ MEASURED_AGAIN = "measured_again"
 NEEDED = ("reason", "message", "measurement")
 """A trial's attributes that a table is made of."""
 WITH_INTERVAL = (
-    "latency_p50_ms", "latency_p99_ms", "energy_per_request_j", "energy_net_per_request_j"
+    "latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "energy_per_request_j", "energy_net_per_request_j"
 )
 
 
@@ -24,11 +25,15 @@ def table_of(store: Store) -> Any:
 
     Columns: ``number``; every knob (``None`` where inactive); every metric of
     ``Measurement.metrics``; the 95 % intervals of those that have one, as ``latency_p99_low_ms``
-    and ``latency_p99_high_ms`` (empty = unknown); ``feasible``, ``valid`` (measured without
+    and ``latency_p99_high_ms`` (both empty = unknown, an infinite upper end = no upper bound is
+    known); ``feasible``, ``valid`` (measured without
     failure), ``reason``; ``window_s``; ``started`` (UTC); ``batch_rows_mean``: rows in a batch
     of the stage, where the server ran and counted any; ``energy_basis``: how the energy was
     measured, as JSON of ``measurement.energy_basis``; ``p99_interval_bounded``: whether the stage
-    held enough requests for an upper bound of its p99. ``attrs`` holds ``name``, ``parameters``,
+    held enough requests for an upper bound of its p99; ``requests`` and ``target_rate_rps`` of the
+    stage; ``percentile_rule``: by which rank its percentiles were taken (empty = the former rule,
+    see ``analysis.ranks``); ``disturbed``: in words what disturbed the stage; ``memory_peak_mb``
+    of the server. ``attrs`` holds ``name``, ``parameters``,
     ``objectives``, ``directions``, ``environment``, ``space``, ``energy_source`` (a list where
     there are several) and ``measured_again``: what ``tuner measure`` stored since.
     """
@@ -41,7 +46,8 @@ def table_of(store: Store) -> Any:
     columns = [
         "number", *names, *metrics, *(c for m in bounded for c in interval_names(m)),
         "feasible", "valid", "reason", "window_s", "started", "batch_rows_mean",
-        "energy_basis", "p99_interval_bounded",
+        "energy_basis", "p99_interval_bounded", "requests", "target_rate_rps", "percentile_rule",
+        "disturbed", "memory_peak_mb",
     ]
     with uncollected():
         rows = [_row(record, names, metrics, bounded) for record in records]
@@ -65,6 +71,7 @@ def _row(
 ) -> dict[str, Any]:
     energy = record.measurement.get("energy")
     stage = record.measurement.get("stage") or {}
+    details = stage.get("details") or {}
     row: dict[str, Any] = {
         "number": record.number,
         **{n: record.configuration.get(n) for n in names},
@@ -76,13 +83,26 @@ def _row(
         "started": record.started,
         "batch_rows_mean": _batch_rows_mean(record),
         "energy_basis": json.dumps(energy_basis(energy)) if energy else None,
-        "p99_interval_bounded": (stage.get("details") or {}).get("p99_interval_bounded"),
+        "p99_interval_bounded": details.get("p99_interval_bounded"),
+        "requests": stage.get("requests"),
+        "target_rate_rps": stage.get("target_rate_rps"),
+        "percentile_rule": details.get("percentile_rule"),
+        "disturbed": details.get("disturbed"),
+        "memory_peak_mb": _memory_peak_mb(record),
     }
+    intervals = record.intervals
     for metric in bounded:
-        row.update(zip(interval_names(metric), record.intervals.get(metric, (None, None))))
+        low, high = intervals.get(metric, (None, None))
+        open_above = low is not None and high is None
+        row.update(zip(interval_names(metric), (low, math.inf if open_above else high)))
     return row
 
 
 def _batch_rows_mean(record: TrialRecord) -> float | None:
     batches = (record.measurement.get("deployment") or {}).get("batches")
     return batches["rows_mean"] if batches else None
+
+
+def _memory_peak_mb(record: TrialRecord) -> float | None:
+    peak = (record.measurement.get("deployment") or {}).get("memory_peak_mb")
+    return None if peak is None else float(peak)

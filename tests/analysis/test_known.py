@@ -1,0 +1,115 @@
+"""What is known of a configuration, as text and JSON: disturbed, refuted, missed, listed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.study.conftest import measured
+from tuner import store
+from tuner.cli import main
+from tuner.space_file import parse
+
+SPACE = """
+name: known
+constraints: {latency_p99_ms: {max: 20}}
+parameters: {num_batch_threads: {values: [1, 2, 3, 4, 5]}}
+"""
+NUMBERS = [(5.29, 1.0), (9.0, 0.8), (9.3, 0.7), (18.0, 0.5), (40.0, 0.1)]
+WORDS = "other work used 64 % of the machine in the measured window"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    """Five trials: the second disturbed, the third without an upper bound, the last beyond the limit."""
+    space, path = parse(SPACE), tmp_path / "known.db"
+    study = store.Store.create(f"sqlite:///{path}", "known", space, {"energy_method": "estimate"})
+    for place, (configuration, numbers) in enumerate(zip(space.configurations(), NUMBERS)):
+        told = measured(*numbers)
+        changed = {1: {"details": {"disturbed": WORDS, "percentile_rule": "ceiling"}},
+                   2: {"latency_p99_interval_ms": (8.0, None)}}.get(place, {})
+        told = dataclasses.replace(told, stage=dataclasses.replace(told.stage, **changed))  # type: ignore[arg-type]
+        study.finish(study.start(configuration, space, {}, {}), told, space)
+    return str(path)
+
+
+def measure_again(file: str) -> None:
+    store.open_study(file).put("measured_again", [{
+        "trial": 0, "window_s": 60.0, "requests": 1500, "violations": {"latency_p99_ms <= 20": 4.1},
+        "metrics": {"latency_p99_ms": 102.0, "energy_per_request_j": 1.1, "error_rate": 0.0},
+        "intervals": {"latency_p99_ms": [65, 210]},
+    }])
+
+
+def test_a_later_measurement_that_refutes_an_answer_is_told_and_chooses_anew(
+    file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["pareto", file]) == 0
+    assert "choice: trial 0, since" in capsys.readouterr().out
+    measure_again(file)
+    assert main(["pareto", file]) == 0
+    printed = capsys.readouterr().out
+    assert ("trial 0 left the front: latency_p99_ms 5.29 ms [4.76–5.82] in the study, 102 ms [65–210] "
+            "measured again") in printed
+    assert "beyond latency_p99_ms <= 20 now" in printed
+    assert "choice: trial 2, since" in printed and "2 are within 5 % of the least" in printed
+    assert main(["pareto", file, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["choice"]["trial"] == 2 and not found["choice"]["keeps_every_limit"]
+    (told,) = found["measured_again"]
+    assert told["left"] and told["metrics"]["latency_p99_ms"]["now"] == [102, 65, 210]
+
+
+def test_disturbed_trials_open_ends_and_limits_are_in_text_and_json(
+    file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["pareto", file]) == 0
+    printed = capsys.readouterr().out
+    assert f"1 of 5 trials were disturbed by other work (marked !), as: {WORDS}" in printed
+    assert "9.3 [8–?]" in printed and "P(latency_p99_ms <= 20)" in printed
+    assert main(["pareto", file, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    front = {member["trial"]: member for member in found["front"]}
+    assert found["trials"]["disturbed"] == 1 and front[1]["disturbed"] == [WORDS]
+    assert front[2]["latency_p99_interval_ms"] == [8.0, None]
+    limit, errors = front[0]["limits"]
+    assert limit["limit"] == "latency_p99_ms <= 20" and limit["probability"] == pytest.approx(1)
+    assert errors["probability"] == pytest.approx(0.84426, abs=1e-4) and not errors["assumed"]
+    assert front[2]["limits"][0]["assumed"] and not front[2]["certain"]
+    assert front[0]["p99_by_former_rank_rule"][0]["requests"] == 100
+    assert front[1]["p99_by_former_rank_rule"] == []
+
+
+def test_where_nothing_is_feasible_the_nearest_misses_are_shown_and_the_exit_code_is_one(
+    file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["pareto", file, "--limit", "latency_p99_ms<=3"]) == 1
+    printed = capsys.readouterr()
+    assert "nothing feasible in known" in printed.err
+    lines = printed.out.partition("Nearest misses:\n")[2].splitlines()
+    assert [line.split(":")[0].strip() for line in lines] == [
+        "trial 0", "trial 1!", "trial 2", "trial 3", "trial 4"]
+    assert "latency_p99_ms 5.29 [4.76–5.82] (limit <= 3, P <0.1%)" in lines[0]
+    assert main(["pareto", file, "--limit", "latency_p99_ms<=3", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["front"] == [] and found["choice"] is None
+    assert [miss["trial"] for miss in found["nearest_misses"]] == [0, 1, 2, 3, 4]
+
+
+def test_every_trial_is_listed_with_what_was_offered_and_what_disturbed_it(
+    file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measure_again(file)
+    assert main(["pareto", file, "--all", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["all_trials"]
+    assert [(r["trial"], r["measured_again"]) for r in rows] == [
+        (0, False), (1, False), (2, False), (3, False), (4, False), (0, True)]
+    assert (rows[1]["offered_rps"], rows[1]["requests"], rows[1]["window_s"]) == (25, 100, 4)
+    assert rows[1]["disturbed"] == WORDS and rows[1]["configuration"] == {"num_batch_threads": 2}
+    assert rows[2]["intervals"]["latency_p99_ms"] == [8.0, None]
+    assert [r["feasible"] for r in rows] == [True, True, True, True, False, False]
+    assert main(["pareto", file, "--all"]) == 0
+    assert "0 again" in capsys.readouterr().out
