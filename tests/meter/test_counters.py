@@ -265,8 +265,13 @@ def test_dies_that_mirror_the_socket_are_counted_once(tmp_path):
     tree = PowercapTree(tmp_path / "powercap", packages=dies, inside=(), start_j=48_000)
     meter = RaplMeter(tmp_path / "powercap")
     with tree.running(dict.fromkeys(dies, 68)):
+        counter = tree.zones[dies[1]] / "energy_uj"
+        before, deadline = counter.read_text(), time.monotonic() + 30
+        while counter.read_text() == before:  # the writer's start-up
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         meter.open()
-        time.sleep(1.0)
+        time.sleep(0.5)
         reading = meter.close()
     assert reading.domains == ("package-0-die-0",)
     assert reading.details["domains_mirrored"] == {"package-0-die-1": "package-0-die-0"}
