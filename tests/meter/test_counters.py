@@ -103,6 +103,7 @@ def test_looks_in_between_make_parts_of_the_counted_domains_only(monkeypatch, cl
         meter._windows[1]._sample()
     reading = meter.close()
     half = (reading.server_interval_j[1] - reading.server_interval_j[0]) / 2
+    assert sum(reading.server_interval_j) / 2 == pytest.approx(reading.server_j)
     spread = 5 * mean_half_width([30, 34, 28, 36, 32])
     assert half == pytest.approx((spread**2 + (32 * 0.002) ** 2) ** 0.5)
     assert reading.domains == ("package-0",) and reading.gross_j == pytest.approx(160)
