@@ -67,3 +67,11 @@ def test_correlations_are_drawn_both_ways_and_samplers_with_their_names() -> Non
     curve = SimpleNamespace(median=(0.5, 0.9), q25=(0.4, 0.8), q75=(0.6, 1.0))
     axis = samplers_figure({"tpe": curve, "random": curve}, heading="x").axes[0]
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["tpe", "random"]
+
+
+def test_the_work_of_others_stands_beside_what_a_request_costs() -> None:
+    told = {**ESTIMATE, "client_j": 10.0, "others_j": 5.0}
+    (found,) = energy_parts([record(0, told)]).to_dict("records")
+    # record() tells 0.9 J a request, of 85 J for serving.
+    assert found["total_j"] == pytest.approx(found["idle_j"] + found["server_j"])
+    assert found["rest_j"] / found["server_j"] == pytest.approx(5 / 45)

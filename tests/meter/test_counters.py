@@ -103,6 +103,7 @@ def test_looks_in_between_make_parts_of_the_counted_domains_only(monkeypatch, cl
         meter._windows[1]._sample()
     reading = meter.close()
     half = (reading.server_interval_j[1] - reading.server_interval_j[0]) / 2
+    assert sum(reading.server_interval_j) / 2 == pytest.approx(reading.server_j)
     spread = 5 * mean_half_width([30, 34, 28, 36, 32])
     assert half == pytest.approx((spread**2 + (32 * 0.002) ** 2) ** 0.5)
     assert reading.domains == ("package-0",) and reading.gross_j == pytest.approx(160)
@@ -265,8 +266,13 @@ def test_dies_that_mirror_the_socket_are_counted_once(tmp_path):
     tree = PowercapTree(tmp_path / "powercap", packages=dies, inside=(), start_j=48_000)
     meter = RaplMeter(tmp_path / "powercap")
     with tree.running(dict.fromkeys(dies, 68)):
+        counter = tree.zones[dies[1]] / "energy_uj"
+        before, deadline = counter.read_text(), time.monotonic() + 30
+        while counter.read_text() == before:  # the writer's start-up
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         meter.open()
-        time.sleep(1.0)
+        time.sleep(0.5)
         reading = meter.close()
     assert reading.domains == ("package-0-die-0",)
     assert reading.details["domains_mirrored"] == {"package-0-die-1": "package-0-die-0"}

@@ -16,7 +16,8 @@ SERVER, CLIENT, OTHER = 10, 20, 30
 class Unwatched:
     """Nobody looks in between, unless the test does."""
 
-    def __init__(self, function, period_s) -> None: ...
+    def __init__(self, function, period_s) -> None:
+        self.period_s = period_s
 
     def stop(self) -> None: ...
 
@@ -189,6 +190,18 @@ def test_where_nobody_tells_the_servers_time_there_is_no_result(proc, server, st
     if stat:
         proc.write_machine(stat)
     assert says in opened.close().untold
+
+
+def test_a_second_without_a_tick_is_enough_to_refuse(proc):
+    opened = window(proc)
+    proc.passes(1.0)
+    assert opened.close().untold == "no process burned any CPU time in 1 s, by /proc/PID/stat"
+
+
+def test_processes_are_looked_at_once_a_second_where_there_are_any_to_look_at(proc):
+    assert window(proc)._background.period_s == 1.0
+    assert window(proc, server=())._background is not None
+    assert window(proc, server=(), client=())._background is None
 
 
 def test_a_short_or_serverless_window_without_a_tick_is_no_reason_to_refuse(proc):
