@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from tuner.analysis.open_bounds import counted
-from tuner.analysis.pareto import hypervolume, knee, membership_probability, non_dominated
+from tuner.analysis.pareto import Floats, hypervolume, knee, membership_probability, non_dominated
 from tuner.analysis.tables import interval, numbers, valid_rows
 from tuner.errors import TableError
 
@@ -58,7 +58,8 @@ def mark_front(
     marked["on_front"] = non_dominated(values)
     bend = knee(values)
     marked["knee"] = np.arange(len(table)) == (-1 if bend is None else bend)
-    chance, kept = np.full(len(table), np.nan), np.ones(len(table))
+    chance: Floats = np.full(len(table), np.nan)
+    kept: Floats = np.ones(len(table))
     if "limits_probability" in table.columns:
         kept = numbers(table, "limits_probability")
     if usable.any():

@@ -108,7 +108,7 @@ def refuted(now: pd.DataFrame, before: pd.DataFrame, limits: Sequence[Limit]) ->
 
     place = {key: row for row, key in enumerate(keys(before))}
     found = []
-    again = np.flatnonzero(now["again"].to_numpy() > 0) if "again" in now.columns else []
+    again: Any = np.flatnonzero(now["again"].to_numpy() > 0) if "again" in now.columns else []
     held = keys(now) if len(again) else []
     for row in again:
         then = place.get(held[row])

@@ -99,8 +99,8 @@ def _draw_front(
                  zorder=5, label="knee")
     if "choice" in marked.columns and marked["choice"].any():
         chosen = marked[marked["choice"]]
-        at = [numbers(chosen, name) for name in objectives]
-        axis.scatter(*at, s=230, facecolor="none", edgecolor=INK, linewidth=1.6, zorder=6,
+        across, up = (numbers(chosen, name) for name in objectives)
+        axis.scatter(across, up, s=230, facecolor="none", edgecolor=INK, linewidth=1.6, zorder=6,
                      label=f"choice (trial {int(chosen['number'].iloc[0])})")
 
 

@@ -34,7 +34,7 @@ def misses(marked: Any) -> Any:
     from tuner.analysis.tables import numbers
 
     held = marked[(marked["measurements"] > 0) & ~marked["usable"]]
-    far = 0.0
+    far: Any = 0.0
     for limit in map(Limit.parse, marked.attrs["limits"]):
         beyond = (numbers(held, limit.metric) - limit.bound) * (1 if limit.sign == "<=" else -1)
         far = far + (beyond / (abs(limit.bound) or 1.0)).clip(min=0.0)

@@ -109,7 +109,6 @@ def _entry(
         "energy_method": energy.method if energy else None,
         "energy_basis": energy_basis(energy) if energy else None,
         "samples_file": stage.samples_file,
-        "disturbed": stage.details.get("disturbed"),
         **attributes,
     })
     return entry
