@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,13 +164,20 @@ def plan(table: dict[str, Any], wanted: int, seed: int) -> tuple[dict[str, list[
     }, sizes
 
 
-def prepare(database: WorkDB, sample: dict[str, list[WorkItem]], again: str | None) -> None:
-    """Make the session hold the sample, with what is known of it from before."""
-    known = {item.job_id: result for item, result in database.completed_work_items}
-    if again == "all":
-        known = {}
-    elif again == "survivors":
-        known = {job: result for job, result in known.items() if result.is_killed}
+def prepare(
+    database: WorkDB, sample: dict[str, list[WorkItem]], again: str | None, only: Collection[str]
+) -> None:
+    """Make the session hold the sample, with what is known of it from before.
+
+    Args:
+        again: ``all`` or ``survivors`` of the groups in ``only`` are to be tried once more.
+    """
+    chosen = {item.job_id for name in only for item in sample[name]}
+    known = {
+        item.job_id: result for item, result in database.completed_work_items
+        if again is None or item.job_id not in chosen
+        or (again == "survivors" and result.is_killed)
+    }
     database.clear()
     items = [item for group in sample.values() for item in group]
     database.add_work_items(items)
@@ -321,7 +328,7 @@ def main() -> int:
     sample, sizes = plan(table, args.count, args.seed)
     SESSION.parent.mkdir(exist_ok=True)
     with use_db(SESSION) as database:
-        prepare(database, sample, args.again)
+        prepare(database, sample, args.again, args.only or table)
         pending = {item.job_id for item in database.pending_work_items}
         todo = {
             name: [item for item in items if item.job_id in pending]

@@ -38,6 +38,15 @@ def test_rounding_at_the_ends_of_a_range_is_forgiven_and_no_more(low: float, hig
     assert not parameter.contains(low - 1e-9) and not parameter.contains(high + 1e-9)
 
 
+def test_the_forgiven_rounding_is_a_billionth_of_a_thousandth_with_both_its_ends() -> None:
+    assert ranged(low=0.0, high=1.0).contains(-1e-12)
+    assert ranged(low=-1.0, high=0.0).contains(1e-12)
+
+
+def test_a_space_with_a_range_too_wide_to_enumerate_is_not_finite() -> None:
+    assert not Space("s", (ranged("int", 1, 5000),)).is_finite
+
+
 def test_texts_and_truth_values_are_in_no_range() -> None:
     assert not ranged(low=0.0, high=10.0).contains("5")
     assert not ranged(low=0.0, high=10.0).contains(True)

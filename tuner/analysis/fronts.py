@@ -59,13 +59,13 @@ def mark_front(
     bend = knee(values)
     marked["knee"] = np.arange(len(table)) == (-1 if bend is None else bend)
     chance: Floats = np.full(len(table), np.nan)
-    kept: Floats = np.ones(len(table))
+    present: Floats = np.ones(len(table))
     if "limits_probability" in table.columns:
-        kept = numbers(table, "limits_probability")
+        present = numbers(table, "limits_probability")
     if usable.any():
         rows = np.flatnonzero(usable)
         chance[rows] = membership_probability(
-            values[rows], low[rows], high[rows], presence=kept[rows], draws=draws, seed=seed
+            values[rows], low[rows], high[rows], presence=present[rows], draws=draws, seed=seed
         )
     marked["front_probability"] = chance
     unknown = ~(np.isfinite(low) & np.isfinite(high))
