@@ -19,7 +19,7 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.load.queues import LAWS, inflation, truth, windows
+from tests.intervals.queues import LAWS, inflation, truth, windows
 from tuner.load.precision import Interval, percentile_interval
 
 SIZES = (200, 1_000, 5_000, 20_000)

@@ -108,7 +108,7 @@ def test_a_drift_inside_the_window_is_told_with_both_medians() -> None:
 
 
 def test_steady_latencies_do_not_drift_queue_or_not() -> None:
-    from tests.load.queues import windows
+    from tests.intervals.queues import windows
 
     for law in ("independent", "M/G/1 0.5", "M/G/1 0.7", "M/G/1 0.9", "AR(1) 0.9"):
         told = [drift(w) for w in windows(law, 1_000, 100, seed=9)]

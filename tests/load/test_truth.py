@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.load.queues import RATE_RPS, truth
+from tests.intervals.queues import RATE_RPS, truth
 from tests.metronome import in_time
 from tuner.load import run_stage
 from tuner.load.scripted import Bimodal, Constant, Law, Lognormal, ScriptedServer, Stall

@@ -44,7 +44,7 @@ TAIL_Q = 0.9
 """From this level on a percentile belongs to the tail."""
 TAIL_GUARD, MIDDLE_GUARD = 2.5, 4.0
 """The cluster (cycle) that may be missing is as large as those seen, times one plus this over the
-root of their number. Chosen by simulation: tests/load/test_interval_holds.py."""
+root of their number. Chosen by simulation: tests/intervals/test_interval_holds.py."""
 MIN_CYCLES = 5.0
 """With fewer effective cycles the middle of a law is unknown on both sides."""
 _TOP = 6.0

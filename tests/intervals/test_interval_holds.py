@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from benchmarks.intervals import knowing, stopped
-from tests.load.queues import LAWS, inflation, truth, windows
+from tests.intervals.queues import LAWS, inflation, truth, windows
 from tuner.load.precision import Interval, percentile_interval
 
 PROMISED = 0.93
