@@ -135,12 +135,13 @@ def test_borrow_honours_a_studys_constraints_and_says_what_fails(
     files = []
     for name, limit in (("fast", 99), ("slow", 50)):
         space = parse(
-            "parameters: {size: {values: [1, 2]}}\n"
+            f"parameters: {{size: {{values: {list(range(1, 13))}}}}}\n"
             f"constraints: {{latency_p99_ms: {{max: {limit}}}}}"
         )
         files.append(str(tmp_path / f"{name}.db"))
         study = store.Store.create(f"sqlite:///{files[-1]}", name, space, {})
-        for size, p99 in ((1, 60.0), (2, 40.0 if name == "slow" else 70.0)):
+        for size in range(1, 13):
+            p99 = 60.0 if size == 1 else 40.0 if name == "slow" else 70.0
             number = study.start({"size": size}, space, {}, {})
             study.finish(number, measured(p99, 1.0), space)
     assert main(["borrow", *files, "--objectives", P99, "--json"]) == 0
@@ -155,7 +156,8 @@ def test_studies_of_one_name_in_two_databases_are_told_apart(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tables = {
-        "a.db": environment("same", [1, 2]).table, "b.db": environment("same", [3, 1]).table,
+        "a.db": environment("same", [1, 2] + [9] * 10).table,
+        "b.db": environment("same", [3, 1] + [9] * 10).table,
     }
     monkeypatch.setattr(tuner.store, "load_table", lambda name, storage=None: tables[name])
     plot = tmp_path / "p.png"
