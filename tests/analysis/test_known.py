@@ -21,6 +21,8 @@ parameters: {num_batch_threads: {values: [1, 2, 3, 4, 5]}}
 NUMBERS = [(5.29, 1.0), (9.0, 0.8), (9.3, 0.7), (18.0, 0.5), (40.0, 0.1)]
 WORDS = "other work used 64 % of the machine in the measured window"
 
+DRIFT = "latencies drifted inside the window: median 9 ms in its first half, 12 ms in its second"
+
 
 @pytest.fixture
 def file(tmp_path: Path) -> str:
@@ -29,7 +31,8 @@ def file(tmp_path: Path) -> str:
     study = store.Store.create(f"sqlite:///{path}", "known", space, {"energy_method": "estimate"})
     for place, (configuration, numbers) in enumerate(zip(space.configurations(), NUMBERS)):
         told = measured(*numbers)
-        changed = {1: {"details": {"disturbed": WORDS, "percentile_rule": "ceiling"}},
+        changed = {1: {"details": {"disturbed": WORDS, "drift": DRIFT,
+                               "percentile_rule": "ceiling"}},
                    2: {"latency_p99_interval_ms": (8.0, None)}}.get(place, {})
         told = dataclasses.replace(told, stage=dataclasses.replace(told.stage, **changed))  # type: ignore[arg-type]
         study.finish(study.start(configuration, space, {}, {}), told, space)
@@ -73,6 +76,7 @@ def test_disturbed_trials_open_ends_and_limits_are_in_text_and_json(
     assert main(["pareto", file, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     front = {member["trial"]: member for member in found["front"]}
+    assert f"trial 1: {DRIFT}" in printed and found["trials"]["drifted"] == {"1": DRIFT}
     assert found["trials"]["disturbed"] == 1 and front[1]["disturbed"] == [WORDS]
     assert front[2]["latency_p99_interval_ms"] == [8.0, None]
     limit, errors = front[0]["limits"]
@@ -108,6 +112,7 @@ def test_every_trial_is_listed_with_what_was_offered_and_what_disturbed_it(
     assert [(r["trial"], r["measured_again"]) for r in rows] == [
         (0, False), (1, False), (2, False), (3, False), (4, False), (0, True)]
     assert (rows[1]["offered_rps"], rows[1]["requests"], rows[1]["window_s"]) == (25, 100, 4)
+    assert rows[1]["drift"] == DRIFT and rows[0]["drift"] is None
     assert rows[1]["disturbed"] == WORDS and rows[1]["configuration"] == {"num_batch_threads": 2}
     assert rows[2]["intervals"]["latency_p99_ms"] == [8.0, None]
     assert [r["feasible"] for r in rows] == [True, True, True, True, False, False]

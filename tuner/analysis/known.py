@@ -147,4 +147,8 @@ def counts(trials: pd.DataFrame, known: pd.DataFrame) -> dict[str, Any]:
         "beyond_a_constraint": int((measured & ~feasible).sum()),
         "failed": {str(k): int(v) for k, v in failed["reason"].value_counts().items()},
         "disturbed": sum(isinstance(word, str) and bool(word) for word in words),
+        "drifted": {
+            int(number): word for number, word in zip(trials["number"], trials["drift"])
+            if isinstance(word, str) and word
+        } if "drift" in trials.columns else {},
     }

@@ -43,6 +43,7 @@ def every_trial(trials: Any) -> list[dict[str, Any]]:
             "memory_peak_mb": plain.get("memory_peak_mb"),
             "percentile_rule": plain.get("percentile_rule"),
             "disturbed": plain.get("disturbed"),
+            "drift": plain.get("drift"),
         })
     return rows
 

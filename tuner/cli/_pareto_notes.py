@@ -16,7 +16,9 @@ DRIFTED = 0.01
 def study_notes(marked: Any) -> list[str]:
     """What holds of the whole study: disturbed trials, percentiles by the former rank rule, what a
     later measurement refuted."""
-    return [*_disturbed(marked), *_former_rule(marked), *refuted_notes(marked)]
+    return [
+        *_disturbed(marked), *_drifted(marked), *_former_rule(marked), *refuted_notes(marked)
+    ]
 
 
 def pareto_notes(members: Any) -> list[str]:
@@ -97,6 +99,16 @@ def _disturbed(marked: Any) -> list[str]:
         lines.append(f"{again} of {len(marked.attrs['measured_again'])} later measurements "
                      "(tuner measure) were disturbed by other work")
     return lines
+
+
+def _drifted(marked: Any) -> list[str]:
+    """Trials whose latencies rose or fell while they were measured: of no steady state."""
+    told = marked.attrs["counts"].get("drifted") or {}
+    if not told:
+        return []
+    number, words = next(iter(told.items()))
+    others = f" (and in trials {', '.join(str(n) for n in list(told)[1:9])})" if len(told) > 1 else ""
+    return [f"trial {number}: {words}{others}"]
 
 
 def _former_rule(marked: Any) -> list[str]:

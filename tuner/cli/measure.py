@@ -101,6 +101,7 @@ def _entry(
         "p99_interval_bounded": _bounded(stage),
         "percentile_rule": stage.details.get("percentile_rule"),
         "disturbed": stage.details.get("disturbed"),
+        "drift": stage.details.get("drift"),
         "window_s": stage.window_s,
         "requests": stage.requests,
         "errors": stage.errors,
@@ -143,6 +144,8 @@ def _text(study: Any, trial: Any, entry: dict[str, Any]) -> str:
         f"energy      {shown('energy_per_request_j')} a request{source}",
         f"measured    {entry['requests']} requests in {entry['window_s']:.1f} s",
     ]
+    if entry["drift"]:
+        lines.append(f"drift       {entry['drift']}")
     if entry["disturbed"]:
         lines.append(f"disturbed   {entry['disturbed']}: these numbers are not the server's alone")
     if trial.metrics.get("latency_p99_ms") is not None:

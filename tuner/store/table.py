@@ -47,7 +47,7 @@ def table_of(store: Store) -> Any:
         "number", *names, *metrics, *(c for m in bounded for c in interval_names(m)),
         "feasible", "valid", "reason", "window_s", "started", "batch_rows_mean",
         "energy_basis", "p99_interval_bounded", "requests", "target_rate_rps", "percentile_rule",
-        "disturbed", "memory_peak_mb",
+        "disturbed", "drift", "memory_peak_mb",
     ]
     with uncollected():
         rows = [_row(record, names, metrics, bounded) for record in records]
@@ -88,6 +88,7 @@ def _row(
         "target_rate_rps": stage.get("target_rate_rps"),
         "percentile_rule": details.get("percentile_rule"),
         "disturbed": details.get("disturbed"),
+        "drift": details.get("drift"),
         "memory_peak_mb": _memory_peak_mb(record),
     }
     intervals = record.intervals
