@@ -73,7 +73,7 @@ def mark_front(
         [tuple(name for name, lacks in zip(objectives, row) if lacks) for row in unknown],
         marked.index, dtype=object,
     )
-    sure = ~unknown.any(axis=1) & (kept >= CERTAIN)
+    sure = ~unknown.any(axis=1) & (present >= CERTAIN)
     for _, most in stored:
         sure &= ~np.isposinf(most)
     if "limit_unknown" in table.columns:
