@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import optuna
 import pytest
+from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from tests.study.conftest import measured
@@ -25,23 +24,19 @@ OTHER_OFF = {"batching": False, "threads": 2}
 ELSEWHERE = {**this_process(), "host": "elsewhere", "boot": "another"}
 
 
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database without a study: making one takes most of a second, copying it nothing."""
-    file = tmp_path_factory.mktemp("empty") / "empty.db"
-    optuna.storages.RDBStorage(f"sqlite:///{file}")
-    return file
+URL = "memory"
+"""Says nothing here: each test's studies are in a storage of Optuna's in memory, which takes
+milliseconds where a database takes a second; ``test_store.py`` has the same store on SQLite."""
 
 
 @pytest.fixture
-def url(empty: Path, tmp_path: Path) -> str:
-    shutil.copy(empty, tmp_path / "small.db")
-    return f"sqlite:///{tmp_path}/small.db"
+def storage() -> BaseStorage:
+    return optuna.storages.InMemoryStorage()
 
 
 @pytest.fixture
-def kept(space: Space, url: str) -> Store:
-    return Store.create(url, "small", space, {"model": "m", "server": "s"})
+def kept(space: Space, storage: BaseStorage) -> Store:
+    return Store.create(URL, "small", space, {"model": "m", "server": "s"}, storage)
 
 
 def states(kept: Store) -> list[str]:
@@ -51,25 +46,25 @@ def states(kept: Store) -> list[str]:
 # What belongs together.
 
 
-def test_a_study_made_anew_is_opened_with_its_trials(kept: Store, space: Space, url: str) -> None:
+def test_a_study_made_anew_is_opened_with_its_trials(kept: Store, space: Space, storage: BaseStorage) -> None:
     kept.start(ON, space, {}, {})
-    again = Store.create(url, "small", space, {"model": "m", "server": "s"})
+    again = Store.create(URL, "small", space, {"model": "m", "server": "s"}, storage)
     assert [r.number for r in again.records()] == [0]
-    assert optuna.get_all_study_names(url) == ["small"]
+    assert optuna.get_all_study_names(storage) == ["small"]
 
 
-def test_a_study_has_its_spaces_directions(space: Space, url: str) -> None:
+def test_a_study_has_its_spaces_directions(space: Space, storage: BaseStorage) -> None:
     both = Objective("latency_p99_ms", "minimize"), Objective("throughput_rps", "maximize")
-    kept = Store.create(url, "other", replace(space, objectives=both), {})
+    kept = Store.create(URL, "other", replace(space, objectives=both), {}, storage)
     assert kept.directions == ["minimize", "maximize"]
     assert kept.metric_names == ["latency_p99_ms", "throughput_rps"]
 
 
-def test_another_study_in_the_same_database_is_of_its_own(kept: Store, url: str) -> None:
-    other = Store.create(url, "wide", parse("parameters: {x: [1, 2, 3]}"), {"model": "z"})
+def test_another_study_in_the_same_database_is_of_its_own(kept: Store, storage: BaseStorage) -> None:
+    other = Store.create(URL, "wide", parse("parameters: {x: [1, 2, 3]}"), {"model": "z"}, storage)
     assert (kept.environment["model"], other.environment) == ("m", {"model": "z"})
     with pytest.raises(StudyError, match="it holds: small, wide"):
-        Store.open(url, "narrow")
+        Store.open(URL, "narrow", storage)
 
 
 def test_every_part_of_a_space_that_differs_is_named(kept: Store, space: Space) -> None:
@@ -87,16 +82,16 @@ def test_an_environment_may_tell_more_or_less_than_before_but_nothing_else(
         kept.refuse_other(space, {"model": "m", "server": "t"})
 
 
-def test_a_study_that_says_nothing_of_its_space_yet_refuses_none(space: Space, url: str) -> None:
-    study = optuna.create_study(study_name="bare", storage=url, directions=["minimize"] * 2)
-    Store(study, url).refuse_other(space, {"model": "m"})
+def test_a_study_that_says_nothing_of_its_space_yet_refuses_none(space: Space, storage: BaseStorage) -> None:
+    study = optuna.create_study(study_name="bare", storage=storage, directions=["minimize"] * 2)
+    Store(study, URL).refuse_other(space, {"model": "m"})
 
 
 def test_a_study_that_was_described_is_not_described_again(
-    kept: Store, space: Space, url: str, monkeypatch: pytest.MonkeyPatch
+    kept: Store, space: Space, storage: BaseStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(optuna.Study, "set_user_attr", lambda *_: pytest.fail("written again"))
-    Store.create(url, "small", space, {"model": "m"})
+    Store.create(URL, "small", space, {"model": "m"}, storage)
 
 
 def test_facts_are_kept_apart_from_what_a_study_says_of_itself(kept: Store) -> None:
@@ -180,9 +175,9 @@ def test_a_trial_that_the_database_took_twice_counts_once(
 ) -> None:
     create = patience.create_trial
 
-    def twice(storage: object, study_id: int, template: object, twin: object) -> int:
-        storage.create_new_trial(study_id, template_trial=template)  # type: ignore[attr-defined]
-        return create(storage, study_id, template, twin)  # type: ignore[arg-type]
+    def twice(held: object, study_id: int, template: object, twin: object) -> int:
+        held.create_new_trial(study_id, template_trial=template)  # type: ignore[attr-defined]
+        return create(held, study_id, template, twin)  # type: ignore[arg-type]
 
     monkeypatch.setattr(patience, "create_trial", twice)
     assert kept.claim(ON, space, {}, {}, at_most=1) == 1
@@ -195,9 +190,9 @@ def test_a_trial_written_before_an_answer_was_lost_is_found_by_its_mark(
 ) -> None:
     kept.start(OFF, space, {}, {})
 
-    def lost(storage: object, study_id: int, template: object, twin: object) -> int:
+    def lost(held: object, study_id: int, template: object, twin: object) -> int:
         assert twin() is None  # type: ignore[operator]
-        written = storage.create_new_trial(study_id, template_trial=template)  # type: ignore[attr-defined]
+        written = held.create_new_trial(study_id, template_trial=template)  # type: ignore[attr-defined]
         assert twin() == written  # type: ignore[operator]
         return int(written)
 
@@ -208,9 +203,9 @@ def test_a_trial_written_before_an_answer_was_lost_is_found_by_its_mark(
 # How a trial ends.
 
 
-def test_a_trial_on_its_limit_is_feasible_and_one_beyond_is_not(url: str) -> None:
+def test_a_trial_on_its_limit_is_feasible_and_one_beyond_is_not(storage: BaseStorage) -> None:
     space = parse("parameters: {threads: [1, 2]}\nconstraints: {latency_p99_ms: {max: 20}}")
-    kept = Store.create(url, "limited", space, {})
+    kept = Store.create(URL, "limited", space, {}, storage)
     ended = [
         kept.finish(kept.start({"threads": 1}, space, {}, {}), measured(p99, 0.5), space)
         for p99 in (20.0, 19.0, 25.0)
@@ -237,10 +232,10 @@ def test_a_failure_is_not_feasible(kept: Store, space: Space) -> None:
 
 
 def test_a_trial_that_others_killed_meanwhile_stays_killed(
-    kept: Store, space: Space, url: str
+    kept: Store, space: Space, storage: BaseStorage
 ) -> None:
     number = kept.start(ON, space, {}, {})
-    Store.open(url, "small").kill(number, "fell silent")
+    Store.open(URL, "small", storage).kill(number, "fell silent")
     record = kept.finish(number, measured(20.0, 0.5), space)
     assert (record.state, record.message, record.values) == ("killed", "fell silent", None)
     assert kept.records()[0].attributes["feasible"] is False
@@ -256,9 +251,9 @@ def test_killing_a_trial_that_ended_changes_nothing(kept: Store, space: Space) -
 # Who is alive.
 
 
-def test_only_running_trials_of_ones_own_beat(kept: Store, space: Space, url: str) -> None:
+def test_only_running_trials_of_ones_own_beat(kept: Store, space: Space, storage: BaseStorage) -> None:
     mine, over = kept.start(ON, space, {}, {}), kept.start(OFF, space, {}, {})
-    theirs = Store.open(url, "small").start(OTHER_OFF, space, {}, {})
+    theirs = Store.open(URL, "small", storage).start(OTHER_OFF, space, {}, {})
     kept.finish(over, Failure("crash", "x"), space)
     for _ in range(3):
         kept.beat()
@@ -266,10 +261,10 @@ def test_only_running_trials_of_ones_own_beat(kept: Store, space: Space, url: st
     assert [beats[n] for n in (mine, over, theirs)] == [3, 0, 0]
 
 
-def test_a_trial_killed_by_others_beats_no_more(kept: Store, space: Space, url: str) -> None:
+def test_a_trial_killed_by_others_beats_no_more(kept: Store, space: Space, storage: BaseStorage) -> None:
     number = kept.start(ON, space, {}, {})
     kept.beat()
-    Store.open(url, "small").kill(number, "x")
+    Store.open(URL, "small", storage).kill(number, "x")
     kept.beat()
     assert kept._mine == {}
     assert kept.records()[0].attributes["beat"] == 1
@@ -331,9 +326,9 @@ def test_reading_takes_no_copy_of_the_trials(
     assert asked and not any(asked)
 
 
-def test_a_database_without_a_study_says_so(url: str) -> None:
+def test_a_database_without_a_study_says_so(storage: BaseStorage) -> None:
     with pytest.raises(StudyError, match="it holds: none"):
-        Store.open(url, "small")
+        Store.open(URL, "small", storage)
 
 
 def test_running_is_what_optuna_calls_so(kept: Store, space: Space) -> None:
