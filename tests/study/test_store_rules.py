@@ -118,6 +118,7 @@ def test_the_lower_number_has_a_configuration_that_both_did_not_know_of(
     assert [kept.claim(ON, space, {}, {}) for _ in range(3)] == [0, None, None]
     assert kept.claim(OFF, space, {}, {}) == 3
     assert states(kept) == ["running", "killed", "killed", "running"]
+    assert kept.records()[1].message == "trial 0 of another worker measures the same"
 
 
 def test_a_configuration_that_was_known_when_it_was_proposed_may_be_measured_again(
@@ -161,6 +162,7 @@ def claims(kept: Store, space: Space, at_most: int) -> list[int | None]:
 
 def test_a_study_holds_at_most_the_wanted_number_of_trials(kept: Store, space: Space) -> None:
     assert claims(kept, space, 3) == [0, 1, 2, None, None, None]
+    assert kept.records()[3].message == "other workers run the last trials that were wanted"
 
 
 def test_killed_trials_make_room_for_others(kept: Store, space: Space) -> None:
@@ -224,6 +226,7 @@ def test_a_measurement_that_lacks_an_objective_failed_and_says_why(
     assert (record.state, record.values, record.violations) == ("failed", None, {})
     assert record.attributes["feasible"] is False
     assert (record.reason, record.message) == unmetered.why_unmeasured("energy_per_request_j")
+    assert "constraints" not in kept._frozen(0).system_attrs
 
 
 def test_a_failure_is_not_feasible(kept: Store, space: Space) -> None:
@@ -246,6 +249,28 @@ def test_killing_a_trial_that_ended_changes_nothing(kept: Store, space: Space) -
     kept.finish(number, measured(20.0, 0.5), space)
     kept.kill(number, "too late")
     assert states(kept) == ["complete"]
+
+
+def test_what_optuna_and_its_dashboard_read_of_limits_is_the_same(space: Space, storage: BaseStorage) -> None:
+    kept = Store.create(URL, "small", space, {}, storage)
+    for errors in (0, 5):
+        number = kept.start({"batching": False, "threads": 1 + errors // 5}, space, {}, {})
+        record = kept.finish(number, measured(20.0 - errors, 0.5, errors=errors), space)
+    assert record.violations == {"error_rate <= 0.01": pytest.approx(4.0)}
+    study = optuna.load_study(study_name="small", storage=storage)
+    assert [t.system_attrs["constraints"] for t in study.trials] == [[-1.0], [pytest.approx(4.0)]]
+    assert [t.number for t in study.best_trials] == [0]
+    assert kept.best_beyond_limits() == [1]
+
+
+def test_a_study_within_its_limits_lists_no_best_trial_beyond_one(space: Space, storage: BaseStorage) -> None:
+    kept = Store.create(URL, "small", space, {}, storage)
+    assert kept.best_beyond_limits() == []
+    for threads, errors in ((1, 0), (2, 5)):
+        number = kept.start({"batching": False, "threads": threads}, space, {}, {})
+        # Worse than the first in every way: best in no list.
+        kept.finish(number, measured(20.0 + errors, 0.5 + errors, errors=errors), space)
+    assert kept.best_beyond_limits() == []
 
 
 # Who is alive.
@@ -335,3 +360,11 @@ def test_running_is_what_optuna_calls_so(kept: Store, space: Space) -> None:
     number = kept.start(ON, space, {}, {})
     assert kept._frozen(number).state == TrialState.RUNNING
     assert [t.number for t in kept._frozen_running()] == [number]
+
+
+def test_a_study_that_never_said_what_it_measures_tells_who_completes_it(
+    storage: BaseStorage
+) -> None:
+    study = optuna.create_study(study_name="bare", storage=storage, directions=["minimize"] * 2)
+    with pytest.raises(StudyError, match="the same `tuner study` completes it"):
+        _ = Store(study, URL).metric_names
