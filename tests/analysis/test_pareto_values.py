@@ -173,11 +173,17 @@ def test_a_point_that_another_one_may_not_dominate_for_certain_is_drawn() -> Non
     assert chance == pytest.approx([0.975, 0.025], abs=0.004)
 
 
-@pytest.mark.parametrize("shape", [(1, 2), (2, 1), (2,)])
+@pytest.mark.parametrize("shape", [(1, 2), (2, 1), (2, 2)])
 def test_intervals_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     values = np.ones((2, 2))
     good, bad = np.full((2, 2), NAN), np.full((3, *shape), NAN)
-    with pytest.raises(ValueError, match="shape"):
-        membership_probability(values, bad, good)
-    with pytest.raises(ValueError, match="shape"):
-        membership_probability(values, good, bad)
+    for low, high in ((bad, good), (good, bad)):
+        with pytest.raises(ValueError, match="intervals need the values' shape"):
+            membership_probability(values, low, high)
+
+
+def test_from_a_presence_of_999_in_1000_on_a_point_rules_out_what_it_dominates_for_certain() -> None:
+    values, exact = np.array([[1.0, 1.0], [2.0, 2.0]]), np.full((2, 2), NAN)
+    ruled_out = membership_probability(values, exact, exact, presence=[0.9992, 1.0], draws=20_000)
+    drawn = membership_probability(values, exact, exact, presence=[0.9988, 1.0], draws=20_000)
+    assert ruled_out[1] == 0 and drawn[1] == pytest.approx(0.0012, abs=0.0008) and drawn[1] > 0

@@ -510,18 +510,22 @@ def test_more_is_better_where_an_objective_says_so() -> None:
 
 def test_what_a_later_measurement_changed_is_told_of_each_that_was_measured_again() -> None:
     rows = [{"k": 1, P99: 10.0, ENERGY: 1.0}, {"k": 2, P99: 20.0, ENERGY: 2.0},
-            {"k": 3, P99: 30.0, ENERGY: 0.5}]
+            {"k": 3, P99: 30.0, ENERGY: 0.5}, {"k": 4, P99: 35.0, ENERGY: 3.0}]
     table = study(rows, space={"constraints": ["latency_p99_ms <= 50"]}, measured_again=[
         {"trial": 0, "window_s": 60.0, "metrics": {P99: 60.0, ENERGY: 1.0},
          "intervals": {P99: [55.0, None]}},
         {"trial": 1, "window_s": 60.0, "metrics": {P99: 15.0, ENERGY: 2.0}},
+        {"trial": 2, "window_s": 60.0, "metrics": {P99: 31.0, ENERGY: 0.5}},
+        {"trial": 3, "window_s": 60.0, "metrics": {P99: 36.0, ENERGY: 3.0}},
     ])
-    first, second = front_of(table, [P99, ENERGY], ["minimize", "minimize"]).attrs["refuted"]
+    first, second, third, fourth = front_of(table, [P99, ENERGY], ["minimize", "minimize"]).attrs["refuted"]
     assert (first["trial"], first["left"], first["joined"]) == (0, True, False)
     assert first["beyond"] == ["latency_p99_ms <= 50"]
     assert first["metrics"][P99]["then"] == pytest.approx((10.0, NAN, NAN), nan_ok=True)
     assert first["metrics"][P99]["now"] == (60.0, 55.0, INF)
     assert (second["trial"], second["left"], second["joined"]) == (1, False, True)
+    for same in (third, fourth):  # one on the front before and after, one never
+        assert (same["left"], same["joined"], same["beyond"]) == (False, False, [])
     assert second["beyond"] == [] and set(second["metrics"]) == {P99, ENERGY}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import optuna
@@ -11,7 +12,7 @@ from optuna.trial import TrialState
 
 from tests.study.conftest import measured
 from tuner.errors import StudyError
-from tuner.measurement import Failure, Measurement
+from tuner.measurement import Failure, Measurement, Outcome
 from tuner.space import Objective, Space
 from tuner.space_file import parse
 from tuner.store import Store, patience
@@ -244,6 +245,30 @@ def test_a_trial_that_others_killed_meanwhile_stays_killed(
     assert kept.records()[0].attributes["feasible"] is False
 
 
+@pytest.mark.parametrize("outcome", [Failure("crash", "x"), measured(20.0, 0.5)])
+def test_a_trial_killed_in_the_moment_in_which_its_end_is_written_stays_killed(
+    kept: Store, space: Space, monkeypatch: pytest.MonkeyPatch, outcome: Outcome
+) -> None:
+    number, plain = kept.start(ON, space, {}, {}), patience.set_attributes
+
+    def overtaken(held: BaseStorage, trial_id: int, attributes: Mapping[str, object]) -> None:
+        plain(held, trial_id, attributes)
+        held.set_trial_state_values(trial_id, TrialState.FAIL)
+
+    monkeypatch.setattr(patience, "set_attributes", overtaken)
+    assert kept.finish(number, outcome, space).values is None
+    assert kept._mine == {}
+
+
+def test_equal_trials_beyond_a_limit_are_all_listed_by_the_dashboard(
+    kept: Store, space: Space
+) -> None:
+    for configuration in (ON, OFF):
+        number = kept.start(configuration, space, {}, {})
+        kept.finish(number, measured(20.0, 0.5, errors=5), space)
+    assert kept.best_beyond_limits() == [0, 1]
+
+
 def test_killing_a_trial_that_ended_changes_nothing(kept: Store, space: Space) -> None:
     number = kept.start(ON, space, {}, {})
     kept.finish(number, measured(20.0, 0.5), space)
@@ -293,6 +318,22 @@ def test_a_trial_killed_by_others_beats_no_more(kept: Store, space: Space, stora
     kept.beat()
     assert kept._mine == {}
     assert kept.records()[0].attributes["beat"] == 1
+
+
+def test_a_trial_that_ends_while_others_beat_keeps_none_from_beating(
+    kept: Store, space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, ending, last = (kept.start(c, space, {}, {}) for c in (ON, OFF, OTHER_OFF))
+    plain = kept._running
+
+    def meanwhile(number: int) -> optuna.trial.Trial:
+        kept._forget(ending)
+        return plain(number)
+
+    monkeypatch.setattr(kept, "_running", meanwhile)
+    kept.beat()
+    beats = [record.attributes["beat"] for record in kept.records()]
+    assert [beats[n] for n in (first, ending, last)] == [1, 0, 1]
 
 
 def test_a_worker_elsewhere_is_dead_once_it_stood_still_for_six_looks(
