@@ -496,9 +496,10 @@ def test_a_front_is_of_what_keeps_the_limits_and_has_its_volume() -> None:
 
 
 def test_where_nothing_is_usable_there_is_no_choice_no_volume_and_no_group() -> None:
-    found = front_of(study([{P99: 10.0, "feasible": False}]), [P99, ENERGY], ["minimize"] * 2)
+    rows = [{"k": 1, P99: 10.0, "feasible": False}, {"k": 2, P99: 12.0, "feasible": False}]
+    found = front_of(study(rows), [P99, ENERGY], ["minimize"] * 2)
     assert found.attrs["choice"] is None and found.attrs["hypervolume"] is None
-    assert found["choice"].tolist() == [False] and found["group"].tolist() == [0]
+    assert found["choice"].tolist() == [False] * 2 and found["group"].tolist() == [0, 0]
 
 
 def test_more_is_better_where_an_objective_says_so() -> None:
