@@ -187,3 +187,13 @@ def test_from_a_presence_of_999_in_1000_on_a_point_rules_out_what_it_dominates_f
     ruled_out = membership_probability(values, exact, exact, presence=[0.9992, 1.0], draws=20_000)
     drawn = membership_probability(values, exact, exact, presence=[0.9988, 1.0], draws=20_000)
     assert ruled_out[1] == 0 and drawn[1] == pytest.approx(0.0012, abs=0.0008) and drawn[1] > 0
+
+
+def test_half_a_deviation_above_a_value_is_drawn_from_the_upper_side_alone() -> None:
+    values, exact = np.array([[1.0, 1.0], [1.05, 1.0]]), np.zeros((2, 2))
+    reach = 1.959964 * np.array([[0.1, 0.0], [0.0, 0.0]])
+    above = membership_probability(values, values - exact, values + reach, draws=20_000)
+    assert above == pytest.approx([norm.cdf(0.5), norm.cdf(-0.5)], abs=0.012)
+    values[1, 0] = 0.95
+    below = membership_probability(values, values - reach, values + exact, draws=20_000)
+    assert below == pytest.approx([norm.cdf(-0.5), norm.cdf(0.5)], abs=0.012)
