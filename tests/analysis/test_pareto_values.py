@@ -165,9 +165,10 @@ def test_a_point_five_deviations_behind_still_has_its_chance_by_another_objectiv
     assert chance == pytest.approx([1.0, 0.5], abs=0.012)
 
 
-def test_a_point_that_another_one_may_not_dominate_for_certain_is_drawn() -> None:
-    values = np.array([[1.0, 1.0], [1.2, 1.0]])
-    low, high = np.array([[1.0, 1.0], [1.0, 1.0]]), np.array([[1.0, 1.0], [1.4, 1.0]])
+@pytest.mark.parametrize("unit", [1.0, 1000.0])
+def test_a_point_that_another_one_may_not_dominate_for_certain_is_drawn(unit: float) -> None:
+    values = unit * np.array([[1.0, 1.0], [1.2, 1.0]])
+    low, high = unit * np.ones((2, 2)), unit * np.array([[1.0, 1.0], [1.4, 1.0]])
     # The second is better than 1.0 where its error is below -1.96 deviations: 2.5 %.
     chance = membership_probability(values, low, high, draws=40_000)
     assert chance == pytest.approx([0.975, 0.025], abs=0.004)
