@@ -180,6 +180,18 @@ def test_what_disturbed_a_measurement_stands_beside_its_value_and_of_a_failure_i
     assert together["measurements"].tolist() == [3]
 
 
+def test_a_trial_that_does_not_say_that_it_is_valid_is_not_measured() -> None:
+    rows = [timed(10.0, 0.1), timed(20.0, 0.1, valid=None), timed(30.0, 0.1, 2, valid=None)]
+    first, second = pool(study(rows)).to_dict(orient="records")
+    assert (first[P99], first["repeats"], first["failures"]) == (10.0, 1, 1)
+    assert first["discord"] == () and not first["valid"]
+    assert math.isnan(second[P99]) and (second["repeats"], second["failures"]) == (0, 1)
+    apart = pool(study([timed(10.0, 0.1), timed(20.0, 0.1, 2, valid=None)]))
+    assert apart["repeats"].tolist() == [1, 0] and apart["failures"].tolist() == [0, 1]
+    later = pool(study(rows, measured_again=[entry(0, 6.0, 50.0)])).iloc[0]
+    assert later[P99] == 50  # longer than the 5 s of the only valid one
+
+
 def test_requests_of_a_p99_by_the_former_rank_rule_are_told_row_by_row() -> None:
     rows = [{"k": 1, P99: 1.0, "percentile_rule": None, "requests": 60.0},
             {"k": 2, "reason": "crash", "percentile_rule": None},
@@ -438,8 +450,11 @@ def test_an_error_rate_without_a_count_of_requests_is_taken_as_it_is() -> None:
     assert found["limit_unknown"].tolist() == [(str(limit),), (str(limit),), (), ()]
     low, high = found["error_low_rate"], found["error_high_rate"]
     assert low.isna().tolist() == high.isna().tolist() == [True, True, True, False]
-    (whole,) = with_limits(rates([200.0], [0.01]), [limit])["limit_probability"]
-    assert whole == pytest.approx(tuple(error_rate_probabilities([2], [200], 0.01, "<=")))
+    counted_two = with_limits(rates([200.0], [0.01]), [limit]).iloc[0]
+    assert counted_two["limit_probability"] == pytest.approx(
+        tuple(error_rate_probabilities([2], [200], 0.01, "<=")))
+    ends = np.concatenate(error_rate_interval([2], [200]))
+    assert (counted_two["error_low_rate"], counted_two["error_high_rate"]) == pytest.approx(tuple(ends))
 
 
 def test_one_request_is_a_count_too() -> None:
