@@ -376,8 +376,8 @@ def test_open_ends_become_infinite_and_are_named() -> None:
 
 
 def test_an_unknown_end_is_counted_as_far_above_as_the_other_is_below() -> None:
-    found = mirrored([10.0, 10.0, 1.0, 1.0], [5.0, 5.0, -2.0, 0.0], [INF, 12.0, INF, INF])
-    assert found.tolist() == [20, 12, 4, 2]
+    found = mirrored([10.0, 10.0, 3.0, 3.0, 1.0], [5.0, 5.0, -2.0, 0.0, 0.5], [INF, 12.0, INF, INF, INF])
+    assert found.tolist() == [20, 12, 8, 6, 2]
     low, high = counted(ends(), P99)
     assert low.tolist() == pytest.approx([9, 9, NAN, 9], nan_ok=True)
     assert high[:2].tolist() == pytest.approx([12, 100 / 9]) and high[3] == 15
@@ -392,6 +392,7 @@ def test_an_unknown_end_is_counted_as_far_above_as_the_other_is_below() -> None:
     [
         (10.0, 5.0, 40.0, 20.0, norm.cdf(1.959964 / 2)),  # half-way up on the logarithm
         (10.0, 5.0, 40.0, math.sqrt(50), norm.cdf(-1.959964 / 2)),  # half-way down
+        (0.5, 0.25, 1.0, math.sqrt(0.5), norm.cdf(1.959964 / 2)),
         (10.0, 0.0, 40.0, 25.0, norm.cdf(1.959964 / 2)),  # no logarithm of zero
         (-10.0, -12.0, -4.0, -7.0, norm.cdf(1.959964 / 2)),
         (10.0, 5.0, 40.0, 0.0, norm.cdf(-2 * 1.959964)),
