@@ -162,6 +162,7 @@ def observation(record: TrialRecord, space: Space) -> Observation:
         notes=record.notes,
         number=record.number,
         violation_intervals={k: interval for k, interval in intervals.items() if interval},
+        limit_probabilities=record.limit_probabilities,
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 from scipy.stats import norm
 
 from tests.propose.test_behaviour import PLANE
+from tuner.keeping import hold_probability
 from tuner.measurement import configuration_key
 from tuner.propose import Observation
 from tuner.propose.averaged import AveragedSurrogate
@@ -24,12 +25,13 @@ SPACE = replace(PLANE, constraints=(P99,))
 
 def trial(p99, interval=None, a=0, number=0, values=(1.0, 1.0)) -> Observation:
     """A trial of configuration ``a`` with a p99 and its interval, in ms."""
-    intervals = {}
+    intervals, probabilities = {}, {}
     if interval is not None:
         intervals = {P99.key: tuple(e if e is None else P99.violation(e) for e in interval)}
+        probabilities = {P99.key: hold_probability(p99, *interval, P99.maximum, "<=")}
     return Observation(
         {"a": a, "b": 0, "c": 0}, "complete", values, {P99.key: P99.violation(p99)},
-        number=number, violation_intervals=intervals,
+        number=number, violation_intervals=intervals, limit_probabilities=probabilities,
     )
 
 
@@ -59,26 +61,22 @@ def test_the_side_of_an_interval_where_the_limit_lies_tells_how_sure_a_violation
 
 
 def test_a_p99_of_14_with_an_interval_up_to_303_is_not_surely_within_20():
-    assert kept_by(trial(14.3, (0.674, 303.0))) == pytest.approx(
-        norm.cdf(1.96 * 5.7 / 288.7), abs=1e-4
-    )
+    """On the logarithm: ln(20/14.3) / ln(303/14.3) of 1.96 standard deviations."""
+    assert kept_by(trial(14.3, (0.674, 303.0))) == pytest.approx(norm.cdf(1.96 * 0.10985), abs=1e-3)
     assert kept_by(trial(14.3, (13.9, 14.8))) > 0.999
     assert kept_by(trial(14.3)) == 1.0
     assert kept_by(trial(20.0)) == 1.0
     assert kept_by(trial(20.1)) == 0.0
-    assert kept_by(trial(20.1, (19.0, 25.0))) == pytest.approx(
-        norm.cdf(-1.96 * 0.1 / 1.1), abs=1e-4
-    )
-    assert kept_by(trial(math.inf, (20.0, None))) == 0.0
+    assert kept_by(trial(math.inf)) == 0.0
     assert kept_by(failure()) == 0.0
 
 
 def test_every_limit_has_to_hold():
     both = replace(
-        trial(15.0), violations={"one": -0.25, "two": 0.5},
-        violation_intervals={"one": (-0.5, 0.0), "two": (0.25, 0.75)},
+        trial(15.0), violations={"one": -0.25, "two": 0.5, "three": -0.1},
+        limit_probabilities={"one": 0.9, "two": 0.2},
     )
-    assert kept_by(both) == pytest.approx(norm.cdf(1.96) * norm.cdf(-3.92), rel=1e-3)
+    assert kept_by(both) == pytest.approx(0.18)
 
 
 def test_repeats_that_failed_count():

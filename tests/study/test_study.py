@@ -11,6 +11,7 @@ import pytest
 from tests.study.conftest import Formula
 from tuner import propose, study
 from tuner.errors import LostError
+from tuner.keeping import error_rate_probabilities, hold_probability
 from tuner.measurement import Outcome, configuration_key
 from tuner.space import Space
 from tuner.space_file import parse
@@ -142,13 +143,22 @@ def test_intervals_of_violations_reach_the_proposer(url: str, formula: Formula) 
         key: (pytest.approx(0.9 * p99_ms / 20 - 1), pytest.approx(1.1 * p99_ms / 20 - 1))
     }
     assert observed.violations[key] == pytest.approx(p99_ms / 20 - 1)
+    told = observed.limit_probabilities
+    assert told[key] == pytest.approx(
+        hold_probability(p99_ms, 0.9 * p99_ms, 1.1 * p99_ms, 20.0, "<=")
+    )
+    assert told["throughput_rps >= 1"] == 1.0  # no interval: taken as it was measured
+    # No error in so many requests: Jeffreys' posterior.
+    assert told["error_rate <= 0.01"] == pytest.approx(
+        error_rate_probabilities([0], [observed_requests(arm)], 0.01, "<=")[0]
+    )
 
 
 def test_a_limit_that_was_not_measured_is_beyond_every_one_that_was(
     url: str, formula: Formula
 ) -> None:
     space = parse(
-        "parameters: {threads: {values: [1]}}\nobjectives: [throughput_rps]\n"
+        "parameters: {threads: {values: [1]}}\npattern: closed\nobjectives: [throughput_rps]\n"
         "constraints: {power_average_w: {max: 5}}"
     )
     (arm,) = arms(space, url, "grid")
@@ -157,6 +167,10 @@ def test_a_limit_that_was_not_measured_is_beyond_every_one_that_was(
     observed = study.observation(changed, space)
     assert observed.violations["power_average_w <= 5"] == math.inf
     assert not observed.feasible and observed.violation_intervals == {}
+
+
+def observed_requests(arm) -> int:
+    return arm.store.records()[0].measurement["stage"]["requests"]
 
 
 class Unmetered:

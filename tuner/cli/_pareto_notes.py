@@ -114,7 +114,8 @@ def former_rule_note(requests: Collection[int]) -> list[str]:
     low = [n for n in asked if former_rank(n) < right_rank(n)]
     if not asked:
         return []
-    lead = f"{len(asked)} measurements were recorded with the former rank rule"
+    lead = (f"{len(asked)} measurements were recorded with the former rank rule, and with intervals "
+            "of the p99 that are too narrow where requests queue (docs/measuring.md)")
     if not low:
         return [f"{lead}; at their numbers of requests it takes the right rank for the p99"]
     told = " and ".join(

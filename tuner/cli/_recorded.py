@@ -253,7 +253,9 @@ def _keeps_latencies(record: Any) -> bool:
 
 
 def _is_bounded(stage: Mapping[str, Any]) -> bool:
-    return bool((stage.get("details") or {}).get("p99_interval_bounded", True))
+    bounds = stage.get("latency_p99_interval_ms")
+    told = (stage.get("details") or {}).get("p99_interval_bounded", True)  # records of before
+    return bool(told and (not bounds or bounds[1] is not None))
 
 
 def _half_width(stage: Mapping[str, Any]) -> float | None:

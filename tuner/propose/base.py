@@ -47,6 +47,8 @@ class Observation:
         default_factory=dict
     )
     """95 % intervals of violations, where the measurement has them; an end of ``None`` is unknown."""
+    limit_probabilities: Mapping[str, float] = field(default_factory=dict)
+    """That each constraint holds, where the measurement tells (``tuner.keeping``)."""
 
     @property
     def feasible(self) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from tuner.keeping import KEPT
 from tuner.measurement import Configuration, configuration_key
 from tuner.propose.averaged import AveragedSurrogate, expected_scale
 from tuner.propose.base import Observation, Proposal, Proposer
@@ -22,7 +23,7 @@ from tuner.propose.improvement import (
     expected_improvement,
     scalarised_improvement,
 )
-from tuner.propose.keeping import SURE, deviation, kept
+from tuner.propose.keeping import deviation, kept
 from tuner.propose.surrogate import Surrogate
 from tuner.space import Space
 
@@ -184,7 +185,7 @@ class BayesianProposer(Proposer):
         measured = [o for o in self._history.complete if o.feasible]
         sure = [
             o for o in self._history.complete
-            if certainty[configuration_key(o.configuration)] >= SURE
+            if certainty[configuration_key(o.configuration)] >= KEPT
         ]
         return sure or measured
 
@@ -324,7 +325,7 @@ class BayesianProposer(Proposer):
             rows = [i for i, o in enumerate(finished) if key in o.violations]
             values = np.array([finished[i].violations[key] for i in rows])
             errors = np.array([deviation(finished[i], key) for i in rows])
-            if (values + norm.ppf(SURE) * errors > 0).any():
+            if (values + norm.ppf(KEPT) * errors > 0).any():
                 values, errors = np.clip(values, -_FAR, _FAR), np.minimum(errors, _FAR)
                 data = Data(encoded[rows], values, errors if errors.any() else None)
                 mean, error = self._fit(f"constraint {key}", data).predict(X)

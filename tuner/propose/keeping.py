@@ -13,9 +13,6 @@ from tuner.measurement import configuration_key
 from tuner.propose.base import Observation
 from tuner.propose.history import Key
 
-SURE = 0.9
-"""Probability from which a configuration counts as one that keeps its limits: the choice at a
-study's end asks for as much."""
 _Z_95 = float(norm.ppf(0.975))
 _OPEN = 2.0
 """An end of an interval that nobody knows is taken for so many times as far away as the other one.
@@ -38,17 +35,14 @@ def deviation(observation: Observation, constraint: str) -> float:
 
 
 def kept_by(observation: Observation) -> float:
-    """Probability that a trial kept every limit, each measured with a normal error; 0 for a
-    failure, and 0 or 1 where no interval is known."""
+    """Probability that a trial kept every limit, their errors independent; 0 for a failure, and 0 or
+    1 where the measurement tells no probability."""
     if observation.state != "complete":
         return 0.0
     probability = 1.0
     for constraint, violation in observation.violations.items():
-        error = deviation(observation, constraint)
-        if error > 0:
-            probability *= float(norm.cdf(-violation / error))
-        elif not violation <= 0:
-            return 0.0
+        told = observation.limit_probabilities.get(constraint)
+        probability *= float(violation <= 0) if told is None else told
     return probability
 
 

@@ -34,6 +34,7 @@ from tuner.store.record import (
     attributes_of,
     chosen,
     distribution,
+    limit_probabilities,
     mixed,
     record_of,
     state_of,
@@ -277,6 +278,7 @@ class Store:
             if missing is None:
                 violations = space.violations(metrics)
                 attributes["violation_intervals"] = to_json(violation_intervals(outcome, space))
+                attributes["limit_probabilities"] = limit_probabilities(outcome, space)
             else:
                 values = None
                 attributes["reason"], attributes["message"] = outcome.why_unmeasured(missing)

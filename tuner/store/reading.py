@@ -38,6 +38,7 @@ def uncollected() -> Iterator[None]:
 
 LOOP = (
     "owner", "mark", "beat", "notes", "reason", "message", "feasible", "violation_intervals",
+    "limit_probabilities",
 )
 """The user attributes that proposing, claiming and reaping need."""
 

@@ -18,6 +18,7 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
+from tuner.keeping import ERROR_RATE, error_rate_probabilities, hold_probability
 from tuner.measurement import (
     UNFINISHED,
     Configuration,
@@ -96,6 +97,11 @@ class TrialRecord:
         """95 % intervals of violations, as ``violation_intervals``; a record of before has none."""
         told = self.attributes.get("violation_intervals") or {}
         return {key: held and (held[0], held[1]) for key, held in told.items()}
+
+    @property
+    def limit_probabilities(self) -> dict[str, float]:
+        """That each limit holds, as ``limit_probabilities``; a record of before has none."""
+        return dict(self.attributes.get("limit_probabilities") or {})
 
     @property
     def energy_source(self) -> str | None:
@@ -205,6 +211,30 @@ def violation_intervals(
             low, high = (None if end is None else constraint.violation(end) for end in interval)
             # Of a metric with a lower bound the largest value violates least.
             told[constraint.key] = (low, high) if constraint.maximum is not None else (high, low)
+    return told
+
+
+def limit_probabilities(measurement: Measurement, space: Space) -> dict[str, float]:
+    """Constraint -> probability that it holds, of one measurement (see ``keeping``).
+
+    A constraint whose metric was not measured is left out.
+    """
+    metrics, intervals = measurement.metrics(), measurement.intervals()
+    told = {}
+    for constraint in space.constraints:
+        value = metrics.get(constraint.metric)
+        if value is None:
+            continue
+        bound, sign = constraint.maximum, "<="
+        if bound is None:
+            bound, sign = constraint.minimum, ">="
+        assert bound is not None
+        if constraint.metric == ERROR_RATE and (asked := measurement.stage.requests):
+            wrong = sum(measurement.stage.errors.values())
+            told[constraint.key] = float(error_rate_probabilities([wrong], [asked], bound, sign)[0])
+        else:
+            low, high = intervals.get(constraint.metric) or (None, None)
+            told[constraint.key] = hold_probability(value, low, high, bound, sign)
     return told
 
 
