@@ -401,7 +401,7 @@ def test_an_unknown_end_is_counted_as_far_above_as_the_other_is_below() -> None:
         (10.0, 0.0, INF, 20.0, 0.5 + math.atan(1.959964) / math.pi),
         (10.0, 10.0, 12.0, 9.0, 0.0), (10.0, 10.0, 12.0, 11.0, norm.cdf(
             1.959964 * math.log(1.1) / math.log(1.2))),
-        (10.0, 9.0, 10.0, 11.0, 1.0),
+        (10.0, 9.0, 10.0, 11.0, 1.0), (10.0, 10.0, 12.0, 10.0, 0.5),
     ],
 )
 def test_a_limit_holds_as_the_two_sides_of_the_interval_say(
@@ -462,6 +462,7 @@ def test_one_request_is_a_count_too() -> None:
     limit = Limit("error_rate", "<=", 0.5)
     found = with_limits(rates([1.0], [0.0]), [limit])
     assert found["limit_unknown"].tolist() == [()]
+    assert found["error_high_rate"].tolist() == error_rate_interval([0], [1])[1].tolist()
     assert found["limits_probability"].tolist() == pytest.approx(
         error_rate_probabilities([0], [1], 0.5, "<=").tolist())
 
