@@ -243,5 +243,5 @@ def test_presence_of_the_wrong_length_is_refused_and_of_one_changes_nothing() ->
 def test_what_is_absent_neither_is_a_member_nor_dominates(objectives: int) -> None:
     values = np.array([[1.0] * objectives, [2.0] * objectives, [3.0] * objectives])
     none = np.full(values.shape, np.nan)
-    found = membership_probability(values, none, none, presence=[0.6, 0.5, 1.0], draws=20_000)
-    assert found == pytest.approx([0.6, 0.4 * 0.5, 0.4 * 0.5], abs=0.011)
+    found = membership_probability(values, none, none, presence=[0.6, 0.5, 1.0], draws=2000)
+    assert found == pytest.approx([0.6, 0.4 * 0.5, 0.4 * 0.5], abs=0.035)  # three standard errors

@@ -165,19 +165,36 @@ def test_a_point_five_deviations_behind_still_has_its_chance_by_another_objectiv
     assert chance == pytest.approx([1.0, 0.5], abs=0.012)
 
 
-def test_a_point_that_another_one_may_not_dominate_for_certain_is_drawn() -> None:
-    values = np.array([[1.0, 1.0], [1.2, 1.0]])
-    low, high = np.array([[1.0, 1.0], [1.0, 1.0]]), np.array([[1.0, 1.0], [1.4, 1.0]])
+@pytest.mark.parametrize("unit", [1.0, 1000.0])
+def test_a_point_that_another_one_may_not_dominate_for_certain_is_drawn(unit: float) -> None:
+    values = unit * np.array([[1.0, 1.0], [1.2, 1.0]])
+    low, high = unit * np.ones((2, 2)), unit * np.array([[1.0, 1.0], [1.4, 1.0]])
     # The second is better than 1.0 where its error is below -1.96 deviations: 2.5 %.
     chance = membership_probability(values, low, high, draws=40_000)
     assert chance == pytest.approx([0.975, 0.025], abs=0.004)
 
 
-@pytest.mark.parametrize("shape", [(1, 2), (2, 1), (2,)])
+@pytest.mark.parametrize("shape", [(1, 2), (2, 1), (2, 2)])
 def test_intervals_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     values = np.ones((2, 2))
     good, bad = np.full((2, 2), NAN), np.full((3, *shape), NAN)
-    with pytest.raises(ValueError, match="shape"):
-        membership_probability(values, bad, good)
-    with pytest.raises(ValueError, match="shape"):
-        membership_probability(values, good, bad)
+    for low, high in ((bad, good), (good, bad)):
+        with pytest.raises(ValueError, match="intervals need the values' shape"):
+            membership_probability(values, low, high)
+
+
+def test_from_a_presence_of_999_in_1000_on_a_point_rules_out_what_it_dominates_for_certain() -> None:
+    values, exact = np.array([[1.0, 1.0], [2.0, 2.0]]), np.full((2, 2), NAN)
+    ruled_out = membership_probability(values, exact, exact, presence=[0.9992, 1.0], draws=20_000)
+    drawn = membership_probability(values, exact, exact, presence=[0.9988, 1.0], draws=20_000)
+    assert ruled_out[1] == 0 and drawn[1] == pytest.approx(0.0012, abs=0.0008) and drawn[1] > 0
+
+
+def test_half_a_deviation_above_a_value_is_drawn_from_the_upper_side_alone() -> None:
+    values, exact = np.array([[1.0, 1.0], [1.05, 1.0]]), np.zeros((2, 2))
+    reach = 1.959964 * np.array([[0.1, 0.0], [0.0, 0.0]])
+    above = membership_probability(values, values - exact, values + reach, draws=20_000)
+    assert above == pytest.approx([norm.cdf(0.5), norm.cdf(-0.5)], abs=0.012)
+    values[1, 0] = 0.95
+    below = membership_probability(values, values - reach, values + exact, draws=20_000)
+    assert below == pytest.approx([norm.cdf(-0.5), norm.cdf(0.5)], abs=0.012)

@@ -23,8 +23,9 @@ def parameter(text: str) -> Parameter:
     ("text", "inside", "outside"),
     [
         ("{low: 10, high: 50, step: 20}", (10, 30, 50, 30.0), (20, 31, 29, 70, -10, 30.5)),
+        ("{low: 2, high: 14, step: 5}", (2, 7, 12), (1, 3, 5, 8, 10, 14)),
         ("{low: 0.5, high: 2.0, step: 0.5}", (0.5, 1, 1.5, 2.0), (0.75, 0.0, 2.5, 1.0001)),
-        ("{low: 0.0, high: 1.0, step: 0.1}", (0.3, 0.1 + 0.2, 0.7, 0.30000005), (0.35, 0.3000005)),
+        ("{low: 0.0, high: 1.0, step: 0.1}", (0.3, 0.1 + 0.2, 0.7, 0.30000005), (0.35, 0.3000002)),
         ("{low: 0, high: 3}", (0, 1, 2, 3, 3.0), (-1, 4, 1.5, True, "1")),
         ("{low: 0.25, high: 0.75}",
          (0.25, 0.75, 0.5, 0.25 - 5e-13, 0.75 + 5e-13), (0.25 - 2e-12, 0.75 + 2e-12, math.nan)),
@@ -32,6 +33,9 @@ def parameter(text: str) -> Parameter:
         ("[1, 4, 16]", (1, 4.0, 16), (2, True, "4")),
         ("[false, true]", (True, False), (0, 1)),
         ("[a, b]", ("a",), ("c", 1)),
+        # Forgiven is a billionth of a thousandth, at both ends.
+        ("{low: -1.0, high: 0.0}", (1e-12,), (2e-12,)),
+        ("{low: 0.0, high: 1.0}", (-1e-12,), (-2e-12,)),
     ],
 )
 def test_a_parameter_takes_its_steps_and_nothing_between_or_beyond(
@@ -60,6 +64,9 @@ def test_a_configuration_between_two_steps_is_not_valid() -> None:
         ("{low: 1, high: 10, levels: 3}", [1, 6, 10]),
         ("{low: 1.0, high: 9.0, levels: 1}", [1.0]),
         ("{low: 1, high: 1000, levels: 4, log: true}", [1, 10, 100, 1000]),
+        ("{low: 2.0, high: 32.0, levels: 5, log: true}", [2.0, 4.0, 8.0, 16.0, 32.0]),
+        ("{low: 0.0, high: 0.29, step: 0.1}", [0.0, 0.1, 0.2]),
+        ("{low: -1, high: 2}", [-1, 0, 1, 2]),
         ("[3, 1, 2]", [3, 1, 2]),
     ],
 )
@@ -112,8 +119,9 @@ def test_a_range_has_bounds_and_a_list_has_none() -> None:
     assert parameter("{low: 2, high: 7}").bounds == (2, 7)
     with pytest.raises(ValueError, match="x has choices, not a range"):
         _ = parameter("[1, 2]").bounds
-    with pytest.raises(ValueError):
-        _ = Parameter("x", "float", low=1.0).bounds
+    for half in (Parameter("x", "float", low=1.0), Parameter("x", "float", high=1.0)):
+        with pytest.raises(ValueError):
+            _ = half.bounds
 
 
 @pytest.mark.parametrize(
@@ -165,14 +173,10 @@ def test_what_a_space_says_of_nothing() -> None:
     ]
 
 
-def many(count: int) -> Space:
-    """A space of ``count`` knobs of ten values."""
-    return parse("parameters:\n" + "".join(f"  k{i}: {list(range(10))}\n" for i in range(count)))
-
-
-def test_a_space_is_counted_to_200000_and_then_called_too_large() -> None:
-    assert (spaces.MAX_ENUMERATED, spaces.MAX_STEPS) == (200_000, 400_000)
-    assert many(6).size == 200_001 and not many(6).is_finite
+def test_levels_never_leave_the_range_by_rounding() -> None:
+    for high in (3.0, 7.0, 10.0, 700.0):
+        it = Parameter("x", "float", low=0.1, high=high, n_levels=7, log=True)
+        assert all(0.1 <= level <= high for level in it.levels())
 
 
 def grid(a: int, b: int, more: str = "") -> Space:
@@ -180,18 +184,20 @@ def grid(a: int, b: int, more: str = "") -> Space:
 
 
 def test_the_largest_space_that_is_counted_is_still_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (spaces.MAX_ENUMERATED, spaces.MAX_STEPS) == (200_000, 400_000)
     monkeypatch.setattr(spaces, "MAX_ENUMERATED", 200)
     assert grid(10, 20).size == 200 and grid(10, 20).is_finite
     assert grid(3, 67).size == 201 and not grid(3, 67).is_finite
+    assert not parse("parameters: {x: {low: 1, high: 5000}}").is_finite
 
 
 def test_so_many_ways_into_excluded_configurations_end_the_counting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(spaces, "MAX_STEPS", 400)
-    # Counted from nothing, the 401st way is the last that is gone.
-    assert grid(401, 1, "exclude: [{c: 0}]").size == 0
-    assert grid(402, 1, "exclude: [{c: 0}]").size == 200_001
+    monkeypatch.setattr(spaces, "MAX_STEPS", 40)
+    # Counted from nothing, the 41st way is the last that is gone.
+    assert grid(41, 1, "exclude: [{c: 0}]").size == 0
+    assert grid(42, 1, "exclude: [{c: 0}]").size == 200_001
 
 
 def test_what_is_excluded_is_neither_valid_nor_enumerated() -> None:
@@ -244,11 +250,36 @@ def test_a_place_is_the_files_or_only_the_key() -> None:
     space = parse("parameters: {x: [1]}\nload: 5", file="s.yaml")
     assert space.place("load") == Where("s.yaml", 2, "load")
     assert space.place("rows") == Where("s.yaml", None, "rows")
-    assert space.parameter("x").name == "x"
-    with pytest.raises(KeyError):
-        space.parameter("y")
 
 
 def test_true_equals_neither_one_nor_its_float() -> None:
     assert spaces.same(1, 1.0) and spaces.same(True, True) and spaces.same("a", "a")
     assert not spaces.same(True, 1) and not spaces.same(0.0, False) and not spaces.same(1, 2)
+
+
+def test_a_parameter_is_found_by_its_name() -> None:
+    space = parse("parameters: {a: [1, 2], b: [3, 4], c: [5, 6]}")
+    assert [space.parameter(n).choices for n in "abc"] == [(1, 2), (3, 4), (5, 6)]
+    with pytest.raises(KeyError):
+        space.parameter("d")
+
+
+def test_all_conditions_of_a_parameter_have_to_hold() -> None:
+    child = Parameter("x", "int", low=1, high=2, when={"a": (1, 2), "b": (True,)})
+    space = Space("s", (child,))
+    assert space.active({"a": 2, "b": True}, child)
+    assert not space.active({"a": 3, "b": True}, child)
+    assert not space.active({"a": 2, "b": False}, child)
+    assert not space.active({"b": True}, child)
+
+
+def test_spaces_are_equal_wherever_they_were_read() -> None:
+    here, there = (parse("parameters: {x: {low: 1, high: 3}}", file=f) for f in ("a.yaml", "b.yaml"))
+    assert here == there
+    assert here.parameters[0].where == Where("a.yaml", 1, "parameters.x")
+
+
+def test_a_fingerprint_does_not_depend_on_the_order_of_keys() -> None:
+    one = Space("s", (), fixed={"a": 1, "b": 2})
+    other = Space("s", (), fixed={"b": 2, "a": 1})
+    assert one.fingerprint() == other.fingerprint()
