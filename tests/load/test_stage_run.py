@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from tuner.load.requests import Payload
 from tuner.measurement import StageResult
 
 BEGUN_S = 1_000.0
+HALF_BUSY = machine.Share(busy=0.5, steal=0.25)
 
 
 def never(_now_s: float) -> bool:
@@ -66,7 +67,7 @@ class Script:
     reports: Sequence[dict[str, Any]] = (
         {"cpu_s": 1.5, "messages": {}}, {"cpu_s": 2.25, "messages": {}},
     )
-    share: machine.Share | None = machine.Share(0.5, 0.25)
+    share: machine.Share | None = HALF_BUSY
     length_s: float = 10.0
     trace: dict[str, object] | None = None
     events: list[tuple[float, str, Any]] = field(default_factory=list)
@@ -137,7 +138,7 @@ class Clients:
     def __init__(self, script: Script, clock: Clock) -> None:
         self.script, self.clock = script, clock
 
-    def __enter__(self) -> Clients:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
