@@ -97,6 +97,8 @@ def samples() -> list[tuple[str, np.ndarray]]:
         for law, count in (("independent", 250), ("M/G/1 0.5", 250), ("AR(1) 0.9", 250))
         for window in windows(law, count, 1, seed=13)
     ]
+    # Whose upper end is the largest value of all, by the walk.
+    found += [(f"seed {seed}", np.random.default_rng(seed).lognormal(0, 1, n)) for seed, n in ((33, 28), (9, 32))]
     return found + [(f"short {n}", rng.lognormal(0, 1, n)) for n in range(5, 110, 5)]
 
 
@@ -133,6 +135,9 @@ def test_fewer_than_five_cycles_tell_nothing_of_the_middle() -> None:
 
     four, five = equal_cycles("abab"), equal_cycles("babab")
     found = percentile_interval(four, 0.5)
+    assert (found.low, found.high) == (-math.inf, math.inf)
+    # As many above the median in every cycle as expected: nothing tells how far they stray.
+    found = percentile_interval(np.array([1.0, 2.0, 9.0, 8.0] * 10), 0.5)
     assert (found.low, found.high) == (-math.inf, math.inf)
     found = percentile_interval(five, 0.5)
     assert (found.low, found.high) == (five.min(), math.inf)
