@@ -264,3 +264,9 @@ def test_a_slow_trace_is_warmed_up_once_a_second(traced: Any) -> None:
     assert traces.played(plan).mean_rps == pytest.approx(0.4)
     times = arrivals.warmup_arrivals(plan, np.random.default_rng(6), 30.0)
     assert times.tolist() == gaps_of(6, 1.0, 30.0).tolist()
+
+
+def test_a_parts_length_has_the_gap_after_it_or_a_mean_one_where_that_is_none() -> None:
+    assert traces._length(np.array([0.0, 1.0, 2.0, 4.0, 9.0]), 0, 3) == 4.0
+    assert traces._length(np.array([0.0, 1.0, 2.0, 2.0, 3.0]), 0, 3) == 3.0  # gaps 1, 1 and their mean
+    assert traces._length(np.array([0.0, 5.0, 6.0, 8.0]), 1, 2) == 3.0
