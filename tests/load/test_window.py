@@ -11,7 +11,16 @@ import pytest
 from tuner.load.base import StagePlan
 from tuner.load.processes import RECORD_DTYPE
 from tuner.load.summary import summarise
-from tuner.load.window import Window, lag_p99_ms, select_window, status_name, timeline
+from tuner.load.window import (
+    Window,
+    error_counts,
+    first_error,
+    lag_p99_ms,
+    select_window,
+    status_name,
+    timeline,
+    write_samples,
+)
 
 OPENED_S = 100.0
 
@@ -77,9 +86,12 @@ def test_a_closed_loop_holds_what_was_answered_in_it_and_what_never_was() -> Non
         (2.0, 2.0, -1, 0, 0),  # never answered
         (-2.0, -2.0, -1, 0, 0),  # hung since the warm-up
         (1.0, 1.0, 1.2, 0, 0),
+        (-0.25, -0.25, 0.0, 0, 0),  # answered as it opened
+        (3.5, 3.5, 4.0, 0, 0),  # answered as it closed: of the next one
+        (4.0, 4.0, -1, 0, 0),
     )
     chosen = select_window(table, OPENED_S, OPENED_S + 4, closed_loop=True)
-    assert (chosen.records["due"] - OPENED_S) == pytest.approx([-0.5, 1.0, 2.0])
+    assert (chosen.records["due"] - OPENED_S) == pytest.approx([-0.5, -0.25, 1.0, 2.0])
     assert chosen.errors() == {"UNANSWERED": 1}
 
 
@@ -96,6 +108,57 @@ def test_unanswered_and_failed_requests_are_counted_by_what_became_of_them() -> 
     assert window.errors() == {"HTTP_503": 1, "UNANSWERED": 2, "UNAVAILABLE": 2}
     assert np.isinf(window.latencies_of_all_ms).tolist() == [False, True, True, True, True, True]
     assert window.latencies_ms == pytest.approx([100.0])
+
+
+def test_a_request_whose_record_is_half_written_is_unanswered_and_counted_once() -> None:
+    table = records((0.1, 0.1, -1, 14, 1), (0.2, 0.2, 0.3, 14, 1))
+    assert error_counts(table) == {"UNAVAILABLE": 1}
+    window = Window(OPENED_S, OPENED_S + 4, table)
+    assert window.errors() == {"UNAVAILABLE": 1, "UNANSWERED": 1}
+    assert not window.answered.any()
+    table["status"] = 0
+    assert window.answered.tolist() == [False, True] and window.errors() == {"UNANSWERED": 1}
+
+
+def test_a_machine_that_has_just_started_counts_like_any_other(tmp_path: Path) -> None:
+    table = np.array([(0.1, 0.1, 0.3, 0, 0, 1), (0.2, 0.2, 0.5, 1, 14, 1)], RECORD_DTYPE)
+    window = Window(0.0, 1.0, table)
+    assert window.latencies_ms == pytest.approx([200.0])
+    assert window.errors() == error_counts(table) == {"UNAVAILABLE": 1}
+    (entry,) = timeline(window)
+    assert (entry["requests"], entry["errors"]) == (2, 1)
+    assert entry["latency_max_ms"] == pytest.approx(200.0)
+    write_samples(tmp_path / "samples", window, StagePlan("", ("m",), Path()), np.arange(2))
+    assert np.load(tmp_path / "samples")["latency_ms"] == pytest.approx([200.0, 300.0])
+
+
+def test_kept_samples_tell_of_every_request_when_how_long_and_which(tmp_path: Path) -> None:
+    table = records(
+        (0.5, 0.6, 0.75, 0, 1), (1.0, 1.0, -1, 0, 1), (1.5, 1.5, 1.625, 1503, 1), (2.0, 2.0, 2.5, 0, 1)
+    )
+    table["number"] = [4, 5, 6, 7]
+    file = tmp_path / "new" / "folder" / "samples.npz"
+    write_samples(
+        file, Window(OPENED_S, OPENED_S + 4, table), StagePlan("", ("a", "b", "c"), Path()),
+        np.array([30, 10, 20, 0, 40]),
+    )
+    kept = np.load(file)
+    assert kept["due_s"] == pytest.approx([0.5, 1.0, 1.5, 2.0])
+    assert kept["sent_s"] == pytest.approx([0.6, 1.0, 1.5, 2.0])
+    assert kept["latency_ms"] == pytest.approx([250.0, np.nan, 125.0, 500.0], nan_ok=True)
+    assert kept["status"].tolist() == [0, 0, 1503, 0]
+    assert kept["request"].tolist() == [40, 30, 10, 20]
+    assert kept["model"].tolist() == [1, 2, 0, 1]
+    write_samples(file, Window(OPENED_S, OPENED_S + 4, table[:1]), StagePlan("", ("a",), Path()), np.zeros(1))
+    assert len(np.load(file)["due_s"]) == 1
+
+
+def test_the_most_frequent_error_that_the_server_explained_is_quoted() -> None:
+    errors = {"INTERNAL": 3, "UNANSWERED": 9, "UNAVAILABLE": 5}
+    texts = {"error_messages": {"INTERNAL": "bug", "UNAVAILABLE": "full", "UNKNOWN": "?"}}
+    assert first_error(errors, texts) == "UNAVAILABLE: full"
+    assert first_error({"UNANSWERED": 9}, texts) is None
+    assert first_error(errors, {}) is None
 
 
 def test_statuses_have_the_names_of_grpc_or_http() -> None:
@@ -128,6 +191,46 @@ def test_a_server_that_drops_its_slowest_requests_gets_no_better_p99() -> None:
     assert dropped.errors == {"UNANSWERED": 9} and dropped.valid
     assert dropped.error_rate == pytest.approx(0.009)
     assert dropped.throughput_rps == pytest.approx(991 / 4)
+
+
+def test_a_stage_without_a_window_has_no_numbers_and_is_not_precise() -> None:
+    found = summarise(
+        StagePlan("", ("m",), Path(), rate_rps=50.0, seed=3, rows_per_request=2), None, warmup_s=1.5,
+        reason="crash", message="it ended", client_cpu_s=None, details={"kept": 1},
+    )
+    assert (found.valid, found.reason, found.message) == (False, "crash", "it ended")
+    assert (found.window_s, found.warmup_s, found.requests, found.timeline) == (0.0, 1.5, 0, ())
+    assert (found.precise, found.errors, found.client_lag_p99_ms) == (False, {}, None)
+    assert (found.throughput_rps, found.latency_p50_ms, found.latency_p99_interval_ms) == (None,) * 3
+    assert (found.target_rate_rps, found.seed, found.rows_per_request) == (50.0, 3, 2)
+    assert found.details == {"kept": 1}
+
+
+def test_what_ended_a_stage_stands_above_what_its_window_shows() -> None:
+    table = steady(100, 0.005)
+    table["done"][:50] = 0.0
+    found = summarise(
+        StagePlan("", ("m",), Path()), Window(OPENED_S, OPENED_S + 4, table), warmup_s=1.0,
+        reason="crash", message="it ended", client_cpu_s=0.1, details={},
+    )
+    assert (found.valid, found.reason, found.message) == (False, "crash", "it ended")
+    assert (found.requests, found.errors) == (100, {"UNANSWERED": 50})
+    assert [entry["requests"] for entry in found.timeline] == [25] * 4
+
+
+def test_precise_means_that_the_interval_is_as_narrow_as_asked() -> None:
+    latency_s = np.random.default_rng(8).lognormal(-5, 0.3, 4_000)
+    table = steady(4_000, 0.0)
+    table["done"] += latency_s
+    found = summary(table)
+    low, high = found.latency_p99_interval_ms
+    half_width = (high - low) / 2 / found.latency_p99_ms
+    assert 0.01 < half_width < 0.5
+    assert summary(table, precision=half_width * 1.001).precise is True
+    assert summary(table, precision=half_width * 0.999).precise is False
+    for name, q in (("p50", 0.5), ("p95", 0.95)):
+        low, high = getattr(found, f"latency_{name}_interval_ms")
+        assert low < np.quantile(latency_s * 1e3, q) < high
 
 
 def test_a_percentile_among_failed_requests_has_no_value() -> None:
@@ -187,3 +290,4 @@ def test_a_window_without_an_answer_says_so() -> None:
     table["status"][:] = 14
     found = summary(table, max_error_rate=1.0)
     assert (found.reason, found.latency_p99_ms, found.throughput_rps) == ("no_answers", None, None)
+    assert found.precise is False

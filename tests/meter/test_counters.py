@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 
 import pytest
@@ -13,6 +15,7 @@ from tuner.meter.counter_meter import client_share_j, others_share
 from tuner.meter.counters import Counter, CounterWindow
 from tuner.meter.cpu_share import CpuShares
 from tuner.meter.mirrors import Mirrors
+from tuner.meter.powercap import PowercapCounter, find_zones
 from tuner.meter.uncertainty import mean_half_width
 
 
@@ -92,6 +95,7 @@ def test_the_reading_is_the_sum_of_packages_and_memory(monkeypatch, clock):
     assert reading.client_j == pytest.approx(37.5) and reading.server_j == pytest.approx(312.5)
     assert reading.net_j == pytest.approx(112.5) and reading.others_j is None
     assert reading.resolution_j == pytest.approx(35.0 * 0.002)
+    assert reading.details["client_j_from"].startswith("attributed, not measured")
 
 
 def test_looks_in_between_make_parts_of_the_counted_domains_only(monkeypatch, clock):
@@ -107,6 +111,7 @@ def test_looks_in_between_make_parts_of_the_counted_domains_only(monkeypatch, cl
     spread = 5 * mean_half_width([30, 34, 28, 36, 32])
     assert half == pytest.approx((spread**2 + (32 * 0.002) ** 2) ** 0.5)
     assert reading.domains == ("package-0",) and reading.gross_j == pytest.approx(160)
+    assert reading.client_j is None and "without an idle baseline" in reading.details["client_j_from"]
     assert reading.details["domains_missing"] == {"dram-0": "stood still for 5 s"}
 
 
@@ -131,7 +136,7 @@ def test_others_share_is_the_greater_of_their_time_and_their_part_of_the_energy(
     assert others_share(100.0, 100.0, 1.0, shares(20.0, 0.0, 0.0)) == 1.0
 
 
-@pytest.mark.parametrize(("rest_s", "refused"), [(1.9, False), (2.1, True)])
+@pytest.mark.parametrize(("rest_s", "refused"), [(1.9, False), (2.0, False), (2.1, True)])
 def test_beyond_a_tenth_of_other_work_a_counter_gives_no_result(
     monkeypatch, clock, rest_s, refused
 ):
@@ -191,6 +196,31 @@ def test_a_counter_moves_no_faster_than_hardware_can(clock):
         else:
             with pytest.raises(UnavailableError, match="jumped from 10 J to 2111 J within 1 s"):
                 opened.close()
+
+
+def test_a_counter_that_falls_by_more_than_a_round_is_an_error(clock):
+    counter = Scripted("package-0", 5000.5, range_j=5000.0)
+    opened = CounterWindow([counter], clock)
+    counter.joules = 0.0
+    clock.now_s += 1.0
+    with pytest.raises(UnavailableError, match="jumped from 5000.5 J to 0 J"):
+        opened.close()
+
+
+def test_a_window_that_is_given_up_is_watched_no_more(tmp_path):
+    PowercapTree(tmp_path / "powercap", inside=())
+    meter, threads = RaplMeter(tmp_path / "powercap"), threading.active_count()
+    meter.release()
+    meter.open(server_pids=[os.getpid()])
+    assert threading.active_count() == threads + 2
+    meter.release()
+    assert threading.active_count() == threads
+    with pytest.raises(RuntimeError, match="no window is open"):
+        meter.close()
+    meter.open()
+    with pytest.raises(RuntimeError, match="open already"):
+        meter.open()
+    meter.release()
 
 
 def test_a_counter_out_of_sight_for_as_long_as_a_round_is_an_error(clock):
@@ -298,11 +328,43 @@ def test_one_domain_that_cannot_be_read_does_not_take_the_others_away(tmp_path):
     assert "without dram-0: " in meter.describe()
 
 
+def test_zones_that_are_not_counted_do_not_hide_those_behind_them(tmp_path):
+    names = ["psys", "nameless", "package-0", "package-1"]
+    tree = PowercapTree(tmp_path / "powercap", packages=names, inside=("core", "dram"))
+    (tree.zones["nameless"] / "name").unlink()
+    (tree.zones["package-0/core"] / "name").unlink()
+    zones, missing = find_zones(tmp_path / "powercap")
+    assert [zone.name for zone in zones] == ["package-0", "dram-0", "package-1", "dram-1"]
+    assert list(missing) == ["intel-rapl:1", "intel-rapl:2:0"]
+    assert missing["intel-rapl:1"].endswith("intel-rapl:1/name: cannot be read")
+
+
+def test_zones_come_in_the_order_of_their_numbers(tmp_path):
+    inside = [f"part{number}" for number in range(12)]
+    tree = PowercapTree(tmp_path / "powercap", sockets=12, inside=inside)
+    for part in inside:
+        (tree.zones[f"package-0/{part}"] / "name").unlink()
+    (tree.root / "intel-rapl:left-over").mkdir()
+    zones, missing = find_zones(tmp_path / "powercap")
+    assert [zone.name for zone in zones] == [f"package-{number}" for number in range(12)]
+    assert list(missing) == [f"intel-rapl:0:{number}" for number in range(12)]
+
+
+def test_a_counter_at_zero_and_a_range_of_a_microjoule_are_a_counter(tmp_path):
+    tree = PowercapTree(tmp_path / "powercap", start_j=0.0, range_j=1e-6, inside=())
+    ((zone,), missing) = find_zones(tmp_path / "powercap")
+    assert (zone.range_j, missing) == (1e-6, {})
+    tree.set("package-0", 12.345678)
+    assert PowercapCounter(zone).read_j() == 12.345678
+
+
 def test_a_package_that_cannot_be_read_is_missing_and_all_of_them_are_an_error(tmp_path):
     tree = PowercapTree(tmp_path / "powercap", sockets=2, inside=("dram",))
     (tree.zones["package-1"] / "energy_uj").unlink()
     meter = RaplMeter(tmp_path / "powercap")
     assert meter.domains == ("package-0", "dram-0", "dram-1")
+    gone = find_zones(tmp_path / "powercap")[1]["package-1"]
+    assert gone.endswith("intel-rapl:1/energy_uj: cannot be read: No such file or directory")
     (tree.zones["package-0"] / "energy_uj").write_text("-4\n")
     with pytest.raises(UnavailableError, match="intel-rapl:0/energy_uj: -4 is no energy"):
         RaplMeter(tmp_path / "powercap")

@@ -17,11 +17,13 @@ class Unwatched:
     """Nobody looks in between, unless the test does."""
 
     def __init__(self, function, period_s) -> None:
-        self.period_s = period_s
+        self.period_s, self.ends = period_s, []
 
-    def stop(self) -> None: ...
+    def stop(self) -> None:
+        self.ends.append("stop")
 
-    cancel = stop
+    def cancel(self) -> None:
+        self.ends.append("cancel")
 
 
 @pytest.fixture
@@ -67,11 +69,23 @@ def test_looks_inside_the_window_are_kept_as_they_were(proc):
     burn(proc, 1.0, 50, 10, 0, system=5)
     opened._sample()
     burn(proc, 1.5, 20, 30, 40)
-    told = [(k.elapsed_s, k.busy_s, k.server_s, k.client_s) for k in opened.close().looks]
+    shares = opened.close()
+    told = [(k.elapsed_s, k.busy_s, k.server_s, k.client_s) for k in shares.looks]
     assert told == [
         (0.0, 0.0, 0.0, 0.0), pytest.approx((1.0, 0.65, 0.5, 0.1)),
         pytest.approx((2.5, 1.55, 0.7, 0.4)),
     ]
+    assert (shares.busy_s, shares.server_s, shares.client_s) == pytest.approx((1.55, 0.7, 0.4))
+
+
+def test_a_window_that_ends_is_looked_at_no_more(proc):
+    closed, abandoned, unwatched = window(proc), window(proc), window(proc, server=(), client=())
+    proc.passes(1.0)
+    closed.close()
+    unwatched.close()
+    abandoned.abandon()
+    assert (closed._background.ends, abandoned._background.ends) == (["stop"], ["cancel"])
+    window(proc, server=(), client=()).abandon()
 
 
 def test_parts_that_exceed_all_cpus_by_a_step_are_scaled_to_fit(proc):
@@ -150,7 +164,7 @@ ZEROS = "cpu  0 0 0 0 0 0 0 0 0 0\ncpu0 0 0 0 0 0 0 0 0 0 0\n"
         ("cpu0 5000 0 700 90000\n", "cannot be read"),
         ("cpu  1 2 3\n", "cannot be read"),
         (None, "advanced by 0 s of CPU time in 10 s on 2 CPUs"),  # stands still
-        ("cpu  5650 0 700 90350 300 0 40 60 900 0\n", "advanced by 10 s of CPU time"),  # one CPU
+        ("cpu  5600 0 700 90350 300 0 40 110 900 0\n", "advanced by 10 s of CPU time"),  # one CPU
         ("cpu  5650 0 700 167350 300 0 40 60 900 0\n", "advanced by 780 s of CPU time"),  # 78 CPUs
         ("cpu  5100 0 700 91900 300 0 40 60 900 0\n", "6.5 s of CPU time, of which /proc/stat"),
     ],
@@ -312,4 +326,5 @@ def test_shares_are_parts_of_the_time_of_all_cpus():
     shares = CpuShares(4.0, 8, 16.0, 2.0, 1.0, 0.5, (5,))
     assert shares.busy_share == 0.5 and shares.rest_s == 13.0
     assert shares.rest_share == pytest.approx(13 / 32)
+    assert shares.server_processes == 1 and shares.looks == ()
     assert shares.details()["missing_pids"] == [5] and shares.details()["steal_cpu_s"] == 0.5
