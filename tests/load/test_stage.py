@@ -292,7 +292,7 @@ def test_every_reason_of_the_stage_is_a_known_one() -> None:
         ({"pattern": "wild"}, "closed, constant, poisson"),
         ({"protocol": "soap"}, "grpc, rest"),
         ({"min_duration_s": 3.0}, "minimum <= maximum"),
-        ({"rate_rps": 0.0}, "rate above 0"),
+        ({"rate_rps": 0.0}, "rate_rps must be above 0"),
         ({"rows_per_request": 0}, "rows_per_request must be above 0"),
         ({"pattern": "closed", "processes": 2}, "cannot be split"),
         ({"popularity": "zipf:x"}, "zipf:S"),
