@@ -80,7 +80,8 @@ def test_it_measures_the_trials_configuration_at_its_level_and_keeps_it_beside_t
     assert (found["trial"], found["target_rate_rps"], found["seed"]) == (0, 250.0, 3)
     assert found["window_s"] == pytest.approx(2.0, abs=0.3) and not found["precise"]
     low, high = found["latency_p99_interval_ms"]
-    assert 0 < low <= found["metrics"]["latency_p99_ms"] <= high
+    p99 = found["metrics"]["latency_p99_ms"]
+    assert 0 < low <= p99 and (high is None or p99 <= high)
     assert found["metrics"]["throughput_rps"] == pytest.approx(250, rel=0.25)
     assert found["metrics"]["energy_per_request_j"] > 0 and found["energy_source"]
 
@@ -99,10 +100,10 @@ def test_it_ends_once_the_interval_is_as_narrow_as_asked_and_tells_it(
 ) -> None:
     def precise(done: Any) -> bool:
         again = store.open_study(f"{file}:{LEVEL}").get("measured_again")
-        return "as precise as asked" in done.stdout and again[-1]["window_s"] <= 5.5
+        return "as precise as asked" in done.stdout and again[-1]["window_s"] <= 30
 
-    # On a disturbed machine the p99 may have no upper bound after four seconds, and an interval
-    # without one is not narrow; the last requests may also take it away again.
+    # A thousand requests hold an upper bound of their p99 only where slow ones don't cluster, and an
+    # interval without one is not narrow; the last requests may also take it away again.
     earlier: list[Any] = []
 
     def once() -> Any:
@@ -116,7 +117,7 @@ def test_it_ends_once_the_interval_is_as_narrow_as_asked_and_tells_it(
     kept = store.open_study(f"{file}:{LEVEL}").get("measured_again")
     assert kept[:-1] == earlier
     assert "as precise as asked" in done.stdout
-    assert kept[-1]["window_s"] == pytest.approx(4.0, abs=1.5)
+    assert 3.9 <= kept[-1]["window_s"] <= 30
 
 
 def test_a_trial_that_does_not_exist_is_refused(tuner: Tuner) -> None:
