@@ -179,11 +179,11 @@ class StageResult:
     window_s: float
     """Length of the measured window, after warm-up, over which everything below is counted."""
     requests: int
-    """Requests due in the window (open loop) or completed in it (closed loop)."""
+    """Requests due in the window; those of a closed loop are due when they are sent."""
     errors: Mapping[str, int]
     """gRPC status name (or ``HTTP_<code>``) -> count."""
     throughput_rps: float | None
-    """Successful answers to requests of the window, per second of window."""
+    """Successful answers to requests of the window (closed loop: that came in it), per second of it."""
     latency_p50_ms: float | None
     latency_p95_ms: float | None
     latency_p99_ms: float | None

@@ -38,6 +38,23 @@ def mg1(load: float) -> Law:
     return draw
 
 
+def in_turn(first: float, second: float) -> Law:
+    """Two such servers that get every second request each, as copies of a model do."""
+
+    def queue(load: float, count: int, rng: np.random.Generator) -> np.ndarray:
+        pauses = rng.gamma(2, 1 / RATE_RPS, count)
+        mean = 2 * load / RATE_RPS
+        service = mean * np.exp(SIGMA * rng.standard_normal(count) - SIGMA**2 / 2)
+        walk = np.concatenate(([0.0], np.cumsum(service[:-1] - pauses[1:])))
+        return (walk - np.minimum.accumulate(walk) + service) * 1e3
+
+    def draw(count: int, rng: np.random.Generator) -> np.ndarray:
+        half = (count + 1) // 2
+        return np.column_stack([queue(load, half, rng) for load in (first, second)]).ravel()[:count]
+
+    return draw
+
+
 def ar1(correlation: float) -> Law:
     """The logarithm is an autoregressive process of first order."""
 
@@ -52,6 +69,7 @@ def ar1(correlation: float) -> Law:
 LAWS: dict[str, Law] = {
     "independent": independent,
     **{f"M/G/1 {load}": mg1(load) for load in (0.3, 0.5, 0.7, 0.9)},
+    "in turn 0.7, 0.7": in_turn(0.7, 0.7),
     **{f"AR(1) {rho}": ar1(rho) for rho in (0.3, 0.5, 0.7, 0.9)},
 }
 

@@ -34,10 +34,18 @@ def test_the_largest_value_never_stands_for_an_unknown_bound() -> None:
     assert math.isinf(found.relative_half_width)
 
 
-def test_a_cycle_begins_where_a_latency_falls_to_the_median() -> None:
+def test_a_cycle_begins_where_two_in_a_row_are_at_the_median_or_below() -> None:
     #                            median 2: low low high high low high low low
-    assert cycles(np.array([1.0, 2, 9, 8, 2, 7, 2, 1])).tolist() == [0, 0, 0, 0, 1, 1, 2, 2]
-    assert cycles(np.array([5.0, 5, 5])).tolist() == [0, 0, 0]
+    assert cycles(np.array([1.0, 2, 9, 8, 2, 7, 2, 1])).tolist() == [0, 1, 1, 1, 1, 1, 1, 2]
+    assert cycles(np.array([5.0, 5, 5])).tolist() == [0, 1, 1]
+    assert cycles(np.array([7.0])).tolist() == [0]
+
+
+def test_two_queues_that_take_turns_are_not_taken_for_an_empty_one() -> None:
+    """Every second request is fast: no queue has run empty because of that."""
+    latencies = np.tile([1.0, 50.0], 50)
+    latencies[1::2] += np.arange(50)
+    assert len(set(cycles(latencies).tolist())) == 1
 
 
 def test_requests_without_an_answer_are_slower_than_all_others() -> None:
@@ -71,7 +79,7 @@ def test_a_missing_cluster_is_as_large_as_those_that_a_request_finds_itself_in()
 
 
 def test_weights_count_the_requests_of_each_cycle_above_a_threshold() -> None:
-    latencies = np.array([1.0, 9, 8, 1, 7, 1, 2])
+    latencies = np.array([1.0, 9, 8, 1, 1, 7, 1, 2])
     assert precision._weights(latencies, cycles(latencies), 6.0).tolist() == [2.0, 1.0]
 
 

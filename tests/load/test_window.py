@@ -79,20 +79,68 @@ def test_a_window_holds_what_was_due_in_it_not_what_was_sent_in_it() -> None:
     assert (chosen.records["due"] - OPENED_S) == pytest.approx([0.0, 3.99])
 
 
-def test_a_closed_loop_holds_what_was_answered_in_it_and_what_never_was() -> None:
+def test_a_closed_loop_holds_what_was_sent_in_it_and_who_still_waits_at_its_end() -> None:
     table = records(
         (-0.5, -0.5, 0.1, 0, 0),  # sent before, answered inside
         (3.9, 3.9, 4.1, 0, 0),  # answered after the close
         (2.0, 2.0, -1, 0, 0),  # never answered
         (-2.0, -2.0, -1, 0, 0),  # hung since the warm-up
+        (-1.0, -1.0, 4.5, 0, 0),  # waited through the whole window
         (1.0, 1.0, 1.2, 0, 0),
         (-0.25, -0.25, 0.0, 0, 0),  # answered as it opened
-        (3.5, 3.5, 4.0, 0, 0),  # answered as it closed: of the next one
+        (0.0, 0.0, 0.3, 14, 0),
         (4.0, 4.0, -1, 0, 0),
     )
     chosen = select_window(table, OPENED_S, OPENED_S + 4, closed_loop=True)
-    assert (chosen.records["due"] - OPENED_S) == pytest.approx([-0.5, -0.25, 1.0, 2.0])
-    assert chosen.errors() == {"UNANSWERED": 1}
+    assert (chosen.records["due"] - OPENED_S) == pytest.approx([-2.0, -1.0, 0.0, 1.0, 2.0, 3.9])
+    assert chosen.errors() == {"UNANSWERED": 2, "UNAVAILABLE": 1}
+    # Good answers that came inside: at 0.0, 0.1 and 1.2; nothing came from 1.2 to the close.
+    assert chosen.answers == 3
+    assert chosen.longest_silence_s == pytest.approx(2.8)
+
+
+def closed_loop(clients: int, over_s: float, latency_s: float = 0.01) -> list[tuple[float, float, float, int, int]]:
+    """Clients that each send again as soon as they are answered, for some seconds."""
+    count = round(over_s / latency_s)
+    return [(k * latency_s, k * latency_s, (k + 1) * latency_s, 0, 0)
+            for k in range(count) for _ in range(clients)]
+
+
+def closed_summary(rows: list[tuple[float, float, float, int, int]], clients: int) -> Any:
+    window = select_window(records(*rows), OPENED_S, OPENED_S + 4, closed_loop=True)
+    return summarise(
+        StagePlan("", ("m",), Path(), pattern="closed", clients=clients), window, warmup_s=1.0,
+        reason=None, message="", client_cpu_s=0.1, details={},
+    )
+
+
+def test_a_closed_loop_counts_the_answers_of_its_window() -> None:
+    found = closed_summary(closed_loop(4, 5.0), 4)
+    assert found.valid and found.throughput_rps == pytest.approx(400, rel=0.01)
+    assert found.latency_p99_ms == pytest.approx(10.0)
+
+
+@pytest.mark.parametrize(("answered_s", "reason"), [(-1.0, "no_answers"), (5.5, "no_answers")])
+def test_a_server_that_stalls_a_closed_loop_gives_no_result(answered_s: float, reason: str) -> None:
+    """Four clients wait from 1.5 s on; no other request tells of it."""
+    rows = closed_loop(4, 1.5) + [(1.5, 1.5, answered_s, 0, 0)] * 4
+    found = closed_summary(rows, 4)
+    assert (found.valid, found.reason) == (False, reason)
+    assert found.latency_max_ms == pytest.approx(10.0 if answered_s < 0 else 4_000.0)
+    assert ("4 of 4 clients" if answered_s < 0 else "nothing for 2.5 s") in found.message
+
+
+def test_clients_that_hang_since_the_warm_up_give_no_result() -> None:
+    rows = closed_loop(1, 5.0) + [(-0.5, -0.5, -1.0, 0, 0)] * 3
+    found = closed_summary(rows, 4)
+    assert (found.valid, found.reason) == (False, "no_answers") and "3 of 4 clients" in found.message
+
+
+def test_a_short_stall_of_a_closed_loop_is_a_result() -> None:
+    rows = closed_loop(4, 1.5) + [(1.5, 1.5, 2.3, 0, 0)] * 4
+    rows += [(due + 2.3, sent + 2.3, done + 2.3, 0, 0) for due, sent, done, _, _ in closed_loop(4, 2.0)]
+    found = closed_summary(rows, 4)
+    assert found.valid and found.latency_max_ms == pytest.approx(800.0)
 
 
 def test_requests_are_put_in_the_order_in_which_they_were_due() -> None:

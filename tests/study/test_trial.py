@@ -123,7 +123,8 @@ def test_a_valid_stage_becomes_a_measurement_with_the_energy_of_its_window(
     (outcome,) = run(runner, tmp_path)
     assert isinstance(outcome, Measurement)
     assert outcome.energy is not None and outcome.energy.source == FakeMeter.name
-    assert outcome.deployment == {"command_line": ["server"]}
+    # Nobody's processes have no memory.
+    assert outcome.deployment == {"command_line": ["server"], "memory_peak_mb": None}
 
 
 def test_a_disturbed_stage_is_repeated_once_and_says_so(

@@ -111,9 +111,10 @@ def pool(table: pd.DataFrame, sisters: Sisters | None = None) -> pd.DataFrame:
 def _standing(
     table: pd.DataFrame, ids: Codes
 ) -> tuple[pd.DataFrame, Codes, dict[int, pd.DataFrame]]:
-    """Take out the later measurements that are longer than all others of their configuration.
+    """Take out the later measurements that stand for their configuration: one that is longer than
+    all others together, else all of them where together they are longer than the trials.
 
-    Returns the table without them, its configurations, and configuration -> that row.
+    Returns the table without them, its configurations, and configuration -> those rows.
     """
     later = table["again_s"].notna().to_numpy()
     if not later.any():
@@ -121,14 +122,17 @@ def _standing(
     seconds = np.nan_to_num(numbers(table, "window_s")) if "window_s" in table.columns else (
         np.nan_to_num(table["again_s"].to_numpy(dtype=float)))
     seconds = np.where(table["valid"].fillna(False).astype(bool), seconds, 0.0)
-    longest = {}
-    for row in np.flatnonzero(later):
-        if seconds[row] > seconds[ids == ids[row]].sum() - seconds[row]:
-            longest[int(ids[row])] = int(row)
-    kept = np.ones(len(table), dtype=bool)
-    kept[list(longest.values())] = False
-    alone = {which: table.iloc[[row]] for which, row in longest.items()}
-    return table[kept], ids[kept], alone
+    kept, standing = np.ones(len(table), dtype=bool), {}
+    for which in np.unique(ids[later]):
+        mine = ids == which
+        longest = int(np.argmax(np.where(mine & later, seconds, -1.0)))
+        if 2 * seconds[longest] > seconds[mine].sum():
+            standing[int(which)] = table.iloc[[longest]]
+            kept[longest] = False
+        elif seconds[mine & later].sum() > seconds[mine & ~later].sum():
+            standing[int(which)] = table[mine & later]
+            kept[mine & later] = False
+    return table[kept], ids[kept], standing
 
 
 def _grouped(
@@ -279,12 +283,15 @@ def _pooled(kept: pd.DataFrame, metric: str, noise: Noise | None) -> dict[str, f
             found.update({c: float(held[0]) if pd.notna(held[0]) else np.nan
                           for c, held in stored.items()})
         return found
+    # Short windows miss the same slow requests: how little repeats differ does not tell how large
+    # the percentile may be. An end that one of them does not know stays unknown.
+    is_open = any(np.isposinf(held).any() for held in stored.values())
     errors = standard_errors(kept[finite], metric, relative=noise.relative)
     known = errors[np.isfinite(errors)]
     if len(known) == count:
         variance = float((known**2).mean()) + noise.between**2
-        if any(np.isposinf(held).any() for held in stored.values()):
-            variance = max(variance, noise.deviation**2)  # what the stage could not tell, repeats do
+        if is_open:
+            variance = max(variance, noise.deviation**2)
         quantile = _student(noise.degrees) if noise.between > 0 else Z_95
     else:
         variance, quantile = noise.deviation**2, _student(noise.degrees)
@@ -293,6 +300,8 @@ def _pooled(kept: pd.DataFrame, metric: str, noise: Noise | None) -> dict[str, f
         found.update({low_name: mean * np.exp(-half), high_name: mean * np.exp(half)})
     else:
         found.update({low_name: mean - half, high_name: mean + half})
+    if is_open:
+        found[high_name] = np.inf
     return found
 
 
@@ -308,15 +317,19 @@ def _let_stand(
     metrics: Sequence[str],
     noises: Mapping[str, Noise | None],
 ) -> None:
-    """Let one later measurement, a row of its own, stand for the trials."""
+    """Let later measurements, rows of their own, stand for the trials."""
     for metric in metrics:
         row.update(_pooled(later, metric, noises[metric]))
-    (held,) = later.to_dict(orient="records")
-    row["number"], row["again_s"] = int(held["number"]), float(held["again_s"])
-    row["valid"], row["reason"], row["again"] = True, None, row["again"] + 1
-    row.update({name: held[name] for name in ("window_s", "requests") if name in row})
-    if held.get("feasible") is not None and "feasible" in row:
-        row["feasible"] = bool(held["feasible"])
-    if held.get("energy_basis"):
-        row["energy_basis"] = held["energy_basis"]
+    held = later.to_dict(orient="records")
+    row["number"] = int(held[-1]["number"])
+    row["again_s"] = float(np.nansum(later["again_s"].to_numpy(dtype=float)))
+    row["valid"], row["reason"], row["again"] = True, None, row["again"] + len(held)
+    for name in ("window_s", "requests"):
+        if name in row:
+            row[name] = held[0][name] if len(held) == 1 else float(np.nansum(numbers(later, name)))
+    told = [bool(one["feasible"]) for one in held if one.get("feasible") is not None]
+    if told and "feasible" in row:
+        row["feasible"] = sum(told) > len(told) / 2
+    if held[-1].get("energy_basis"):
+        row["energy_basis"] = held[-1]["energy_basis"]
     row.update(_origins(later))

@@ -3,9 +3,9 @@
 Requests are not independent: a queue delays neighbours together, so that the slow ones come in
 clusters, and a window of thousands of requests may hold only a few clusters. Batches of a fixed
 length see this only where they are longer than a busy period, which nobody knows beforehand. Here
-the latencies themselves cut the window into *cycles*: one begins where a latency falls to the
-median or below after one above it. A queue has run nearly empty there and has forgotten most of
-its past, as at the regeneration points of M. A. Crane, D. L. Iglehart, "Simulating stable
+the latencies themselves cut the window into *cycles*: one begins where two latencies in a row are
+at the median or below, after that was not so. A queue has run nearly empty there and has forgotten
+most of its past (a single fast answer says little where requests go to several queues in turn), as at the regeneration points of M. A. Crane, D. L. Iglehart, "Simulating stable
 stochastic systems III", Operations Research 23, 1975; independent requests get a cycle for nearly
 every one that exceeds a high threshold.
 
@@ -30,6 +30,7 @@ cycles count as few: Student's quantile has the effective number of cycles for i
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +50,8 @@ MIN_CYCLES = 5.0
 """With fewer effective cycles the middle of a law is unknown on both sides."""
 _TOP = 6.0
 """Multiples of 1 - q: where the lower end of a tail percentile is looked for first."""
+_FEW = 256
+"""So few values are looked through one by one: with few cycles a condition may come and go."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,8 @@ def percentile(latencies: Floats, q: float) -> float:
 def cycles(latencies: Floats) -> Codes:
     """The number of the cycle that each request belongs to, ascending from 0; shape (n,)."""
     low = latencies <= percentile(latencies, 0.5)
-    begins = low[1:] & ~low[:-1]
+    settled = low & np.concatenate(([False], low[:-1]))
+    begins = settled[1:] & ~settled[:-1]
     return np.concatenate(([0], np.cumsum(begins, dtype=np.int64)))
 
 
@@ -130,7 +134,7 @@ def _tail(latencies: Floats, q: float, half: float) -> tuple[float, float]:
     low = float(top[place])
     if most(top[-1]) > p:
         return low, math.inf
-    return low, float(top[_first(top, lambda x: most(x) <= p, place)])
+    return low, float(top[_from_on(top, lambda x: most(x) <= p, place)])
 
 
 def _middle(latencies: Floats, q: float, half: float) -> tuple[float, float]:
@@ -161,7 +165,7 @@ def _middle(latencies: Floats, q: float, half: float) -> tuple[float, float]:
     low = float(ordered[place])
     if not strays(ordered[-1], -1.0):
         return low, math.inf
-    return low, float(ordered[_first(ordered, lambda x: strays(x, -1.0), place)])
+    return low, float(ordered[_from_on(ordered, lambda x: strays(x, -1.0), place)])
 
 
 def _weights(latencies: Floats, cycle: Codes, threshold: float) -> Floats:
@@ -184,9 +188,24 @@ def _gamma_bound(weights: Floats, level: float) -> float:
     return squares / total * float(gammaincinv(total**2 / squares, level))
 
 
-def _first(ordered: Floats, holds: object, start: int = 0) -> int:
-    """Place of the first value for which a condition holds that holds from somewhere on."""
-    assert callable(holds)
+def _first(ordered: Floats, holds: Callable[[float], bool]) -> int:
+    """Place of the first value for which a condition holds; it holds for the last one."""
+    if len(ordered) <= _FEW:
+        return next((i for i, x in enumerate(ordered) if holds(x)), len(ordered) - 1)
+    return _bisected(ordered, holds, 0)
+
+
+def _from_on(ordered: Floats, holds: Callable[[float], bool], start: int) -> int:
+    """Place, ``start`` or later, of the value from which on a condition holds; it does at the end."""
+    if len(ordered) <= _FEW:
+        place = len(ordered) - 1
+        while place > start and holds(ordered[place - 1]):
+            place -= 1
+        return place
+    return _bisected(ordered, holds, start)
+
+
+def _bisected(ordered: Floats, holds: Callable[[float], bool], start: int) -> int:
     low, high = start, len(ordered) - 1
     while low < high:
         middle = (low + high) // 2

@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from tuner.load.base import StagePlan
+from tuner.load.doom import SILENCE_S, SILENT_PACES
 from tuner.load.drift import drift
 from tuner.load.precision import Interval, percentile_interval
 from tuner.load.window import UNANSWERED, Window, lag_p99_ms, timeline
 from tuner.measurement import CEILING, PERCENTILE_RULE, StageResult
 
 LEVELS = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+SILENT_SHARE = 0.25
+"""Share of a closed loop's window without any answer from which on it is no result."""
 LAG_SHARE = 0.10
 LAG_MS = 1.0
 """A client whose p99 of lag is above both this share of the p50 latency and this time was late."""
@@ -49,9 +52,12 @@ def summarise(
             for name, interval in known.items():
                 numbers[f"latency_{name}_ms"] = _finite(interval.value)
                 numbers[f"latency_{name}_interval_ms"] = _pair(interval)
-            numbers["throughput_rps"] = len(latencies) / window.length_s
+            answers = len(latencies) if window.answers is None else window.answers
+            numbers["throughput_rps"] = answers / window.length_s
         if reason is None:
             reason, message = _verdict(plan, requests, errors, numbers, lag)
+            if reason is None and plan.pattern == "closed" and (told := _stalled(plan, window)):
+                reason, message = "no_answers", told
     blank = dict.fromkeys(_MEASURED)
     return StageResult(
         valid=reason is None,
@@ -96,6 +102,21 @@ def _pair(interval: Interval) -> tuple[float, float | None] | None:
     if not math.isfinite(interval.low):
         return None
     return interval.low, _finite(interval.high)
+
+
+def _stalled(plan: StagePlan, window: Window) -> str | None:
+    """That a closed loop, or half of its clients, stood still: the few requests don't show it."""
+    hung = window.errors().get(UNANSWERED, 0)
+    if 2 * hung >= plan.clients:
+        return f"{hung} of {plan.clients} clients waited for an answer that never came"
+    silent_s, answers = window.longest_silence_s, window.answers or 1
+    usual_s = window.length_s / answers
+    if silent_s < max(SILENCE_S, SILENT_PACES * usual_s, SILENT_SHARE * window.length_s):
+        return None
+    return (
+        f"the server answered nothing for {silent_s:.1f} s of a window of {window.length_s:.1f} s, and "
+        "a closed loop sends nothing meanwhile"
+    )
 
 
 def _verdict(

@@ -53,6 +53,11 @@ class Window:
     closed_s: float
     records: np.ndarray
     """In order of due time; dtype ``processes.RECORD_DTYPE``."""
+    answers: int | None = None
+    """Good answers that came in the window of a closed loop; ``None`` for an open loop, which counts
+    those to its requests."""
+    longest_silence_s: float = 0.0
+    """The longest time in the window of a closed loop in which nothing was answered."""
 
     @property
     def length_s(self) -> float:
@@ -109,18 +114,32 @@ def first_error(errors: Mapping[str, int], details: Mapping[str, Any]) -> str | 
 def select_window(
     records: np.ndarray, opened_s: float, closed_s: float, closed_loop: bool
 ) -> Window:
-    """The requests that belong to a window: due in it, or completed in it for a closed loop.
+    """The requests that belong to a window: those due in it, whenever they were answered.
 
-    What a closed loop sent in the window and never got an answer to belongs to it as well.
+    Those of a closed loop are due when they are sent. What such a loop sent before the window and
+    still waited for at its end belongs to it as well: that client sent nothing else.
     """
     due = (records["due"] >= opened_s) & (records["due"] < closed_s)
     if closed_loop:
-        done = (records["done"] >= opened_s) & (records["done"] < closed_s)
-        inside = done | (due & (records["done"] == 0))
+        hung = (records["due"] < opened_s) & (
+            (records["done"] == 0) | (records["done"] >= closed_s)
+        )
+        inside = due | hung
     else:
         inside = due & (records["window"] == 1)
     chosen = records[inside]
-    return Window(opened_s, closed_s, chosen[np.argsort(chosen["due"], kind="stable")])
+    ended = records[(records["done"] >= opened_s) & (records["done"] < closed_s)]
+    return Window(
+        opened_s, closed_s, chosen[np.argsort(chosen["due"], kind="stable")],
+        answers=int(np.count_nonzero(ended["status"] == OK)) if closed_loop else None,
+        longest_silence_s=_longest_pause(ended["done"], opened_s, closed_s) if closed_loop else 0.0,
+    )
+
+
+def _longest_pause(moments_s: np.ndarray, opened_s: float, closed_s: float) -> float:
+    """The longest time within a window without any of the moments, seconds."""
+    edges = np.concatenate(([opened_s], np.sort(moments_s), [closed_s]))
+    return float(np.diff(edges).max())
 
 
 def timeline(window: Window) -> tuple[Mapping[str, float], ...]:
