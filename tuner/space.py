@@ -172,8 +172,8 @@ class Constraint:
     @property
     def key(self) -> str:
         if self.maximum is not None:
-            return f"{self.metric} <= {self.maximum:g}"
-        return f"{self.metric} >= {self.minimum:g}"
+            return f"{self.metric} <= {self.maximum:.15g}"
+        return f"{self.metric} >= {self.minimum:.15g}"
 
     def violation(self, value: float) -> float:
         """How far ``value`` is beyond the bound, relative to it; <= 0 means kept."""

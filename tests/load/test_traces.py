@@ -270,3 +270,32 @@ def test_a_parts_length_has_the_gap_after_it_or_a_mean_one_where_that_is_none() 
     assert traces._length(np.array([0.0, 1.0, 2.0, 4.0, 9.0]), 0, 3) == 4.0
     assert traces._length(np.array([0.0, 1.0, 2.0, 2.0, 3.0]), 0, 3) == 3.0  # gaps 1, 1 and their mean
     assert traces._length(np.array([0.0, 5.0, 6.0, 8.0]), 1, 2) == 3.0
+
+
+def test_arrivals_of_one_moment_alone_are_no_part_and_the_trace_is_played_whole(traced: Any) -> None:
+    plan = traced([5.0] * 10 + [6.0], rate_rps=1.0, max_duration_s=10.0)
+    found = traces.played(plan)
+    assert found.times_s.tolist() == [0.0] * 10 and found.mean_rps == 1.0
+
+
+def test_a_pause_that_makes_most_of_the_part_is_told(traced: Any) -> None:
+    clusters = np.concatenate([np.arange(200) * 0.05, 86_400 + np.arange(200) * 0.05])
+    told = traces.played(traced(clusters, rate_rps=50.0)).note()
+    assert told is not None and "one pause makes" in told
+    assert traces.played(traced(np.arange(3000) / 7.0, rate_rps=50.0)).note() is None
+
+
+def test_a_rate_that_the_window_cannot_hold_is_told(traced: Any) -> None:
+    told = traces.played(traced(np.arange(3000) / 7.0, rate_rps=0.01)).note()
+    assert told is not None and "1 requests in 5 s are 0.2 a second, not the 0.01 asked" in told
+
+
+@pytest.mark.parametrize("lines", [["0", "1e-320"], ["-1e308", "0", "1e308"]])
+def test_a_trace_of_no_length_or_of_no_end_is_refused(traced: Any, lines: list[str]) -> None:
+    with pytest.raises(UsageError, match="cannot be played"):
+        traces.played(traced(lines, rate_rps=5.0))
+
+
+def test_one_wrong_timestamp_does_not_change_the_unit_of_all(traced: Any) -> None:
+    milliseconds = [1_700_000_000_000 + 100 * k for k in range(50)]
+    assert traces.played(traced(["0", *milliseconds], rate_rps=None)).whole_s == pytest.approx(1.7e9, rel=0.01)

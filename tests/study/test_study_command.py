@@ -246,4 +246,4 @@ def test_the_end_says_which_best_trials_of_the_dashboard_are_beyond_a_limit(
     arm = study.Arm({}, kept, propose.make("random", space, seed=0))
     _arms.conclude([arm], space, url, None, "again")
     said = capsys.readouterr().out
-    assert "its list of best trials knows no limits: of small's it holds 1, beyond one" in said
+    assert "its list of best trials knows no limits: of small it shows trial 1 though beyond" in said

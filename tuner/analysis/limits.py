@@ -44,7 +44,7 @@ class Limit:
     bound: float
 
     def __str__(self) -> str:
-        return f"{self.metric} {self.sign} {self.bound:g}"
+        return f"{self.metric} {self.sign} {self.bound:.15g}"
 
     @classmethod
     def parse(cls, text: str) -> Limit:

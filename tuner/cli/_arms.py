@@ -220,7 +220,8 @@ def conclude(arms: list[Any], space: Space, url: str, summary: Any, again: str) 
         if beyond := arm.store.best_beyond_limits():
             numbers = ", ".join(map(str, beyond[:5])) + (", …" if len(beyond) > 5 else "")
             print(
-                f"its list of best trials knows no limits: of {arm.store.name}'s it holds "
-                f"{numbers}, beyond one; its plots show them as infeasible"
+                f"its list of best trials knows no limits: of {arm.store.name} it shows trial"
+                f"{'s' if len(beyond) > 1 else ''} {numbers} though beyond a limit; its plots show "
+                "them as infeasible"
             )
     sys.stdout.flush()

@@ -207,7 +207,7 @@ def describe(marked: Any) -> dict[str, Any]:
         "every_limit": list(attrs["limits"]),
         "choice": choice,
         "hypervolume": {
-            "value": attrs["hypervolume"],
+            "value": plain(attrs["hypervolume"]),
             "reference": attrs["reference"] and dict(zip(attrs["objectives"], attrs["reference"])),
         },
         "energy_source": attrs["energy_source"] or None,

@@ -14,6 +14,10 @@ from tuner.load.base import StagePlan
 
 MEAN_TOLERANCE = 0.1
 """A trace played as recorded may have so much another mean rate than the whole, without a word."""
+PAUSE_SHARE = 0.5
+"""Of a part's length that a single pause may make, without a word."""
+LEAST_S, MOST_S = 1e-6, 1e10
+"""Between a microsecond and three hundred years."""
 _EPOCHS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
 """From which number on a timestamp is an epoch in smaller units, and these in a second."""
 
@@ -58,7 +62,14 @@ def _read_trace(path: Path, _mtime_ns: int, _size: int) -> np.ndarray:
     if len(set(times)) < 2:
         raise UsageError(f"{path}: an arrival trace needs at least two timestamps that differ")
     ordered = np.sort(np.asarray(times))
-    return (ordered - ordered[0]) / _units_per_s(ordered[0])
+    with np.errstate(over="ignore"):
+        relative = (ordered - ordered[0]) / _units_per_s(ordered[(len(ordered) - 1) // 2])
+    if not LEAST_S <= relative[-1] <= MOST_S:
+        raise UsageError(
+            f"{path}: an arrival trace of {relative[-1]:.3g} s cannot be played: it needs at least "
+            f"{LEAST_S:g} s and at most {MOST_S:g}"
+        )
+    return relative
 
 
 def _seconds(cell: str) -> float | None:
@@ -75,9 +86,13 @@ def _seconds(cell: str) -> float | None:
     return zoned.timestamp()
 
 
-def _units_per_s(first: float) -> float:
-    """How many units of an epoch make a second: as seconds it would be after the year 5000."""
-    return next((units for least, units in _EPOCHS if first >= least), 1.0)
+def _units_per_s(usual: float) -> float:
+    """How many units of an epoch make a second: as seconds it would be after the year 5000.
+
+    Args:
+        usual: the middle timestamp; one that is wrong must not decide for all.
+    """
+    return next((units for least, units in _EPOCHS if usual >= least), 1.0)
 
 
 @dataclass(frozen=True)
@@ -99,6 +114,7 @@ class Played:
     """Mean rate of the whole trace as recorded."""
     asked_s: float
     """Longest window that the plan allows."""
+    asked_rps: float | None = None
 
     @property
     def mean_rps(self) -> float:
@@ -118,13 +134,29 @@ class Played:
         """In words, where the trace is over before the window, or has another rate than its head."""
         if self.window_s < self.asked_s:
             return f"the trace is over after {self.window_s:.3g} s of the {self.asked_s:.3g} s asked"
-        if self.pace != 1.0 or abs(self.mean_rps / self.trace_rps - 1) <= MEAN_TOLERANCE:
+        if self.asked_rps is not None:
+            return self._note_of_a_rate(self.asked_rps)
+        if abs(self.mean_rps / self.trace_rps - 1) <= MEAN_TOLERANCE:
             return None
         return (
             f"only the first {self.to_s:.3g} s of the trace's {self.whole_s:.3g} s are played: "
             f"{self.mean_rps:.3g} requests/s, the whole has {self.trace_rps:.3g}; with a rate, "
             "its most typical part is played at that rate"
         )
+
+    def _note_of_a_rate(self, asked_rps: float) -> str | None:
+        if abs(self.mean_rps / asked_rps - 1) > MEAN_TOLERANCE:
+            return (
+                f"{len(self.times_s)} requests in {self.window_s:.3g} s are {self.mean_rps:.3g} a "
+                f"second, not the {asked_rps:.3g} asked"
+            )
+        pause_s = float(np.diff(self.times_s, append=self.window_s).max(initial=0.0))
+        if len(self.times_s) > 2 and pause_s > PAUSE_SHARE * self.window_s:
+            return (
+                f"one pause makes {pause_s / self.window_s:.0%} of the part that is played: the trace "
+                "has no part of so many arrivals without it"
+            )
+        return None
 
 
 def played(plan: StagePlan) -> Played:
@@ -155,8 +187,11 @@ def played(plan: StagePlan) -> Played:
         if wanted >= count:
             first, pace, wanted = 0, rate / trace_rps, count
             window_s = min(plan.max_duration_s, count / rate)
+        elif (typical := typical_part(times, wanted)) is None:
+            first, pace, wanted = 0, rate / trace_rps, count
+            window_s = plan.max_duration_s
         else:
-            first, window_s = typical_part(times, wanted), plan.max_duration_s
+            first, window_s = typical, plan.max_duration_s
             pace = _length(times, first, wanted) / window_s
         sent = (times[first:first + wanted] - times[first]) / pace
         sent = sent[sent < window_s]
@@ -170,11 +205,13 @@ def played(plan: StagePlan) -> Played:
         pace=pace,
         trace_rps=trace_rps,
         asked_s=plan.max_duration_s,
+        asked_rps=plan.rate_rps,
     )
 
 
-def typical_part(times: np.ndarray, wanted: int) -> int:
-    """Where the most typical ``wanted`` arrivals in a row begin (see ``played``).
+def typical_part(times: np.ndarray, wanted: int) -> int | None:
+    """Where the most typical ``wanted`` arrivals in a row begin (see ``played``); ``None`` where no
+    part of so many has any length.
 
     Args:
         times: sorted arrivals, more than ``wanted``, not all the same.
@@ -184,6 +221,8 @@ def typical_part(times: np.ndarray, wanted: int) -> int:
     spread = times[wanted - 1:-1] > times[:-wanted] if wanted > 1 else spans > 0
     whole = spread & (times[wanted:] > times[wanted - 1:-1])
     possible = np.flatnonzero(whole if whole.any() else spread)
+    if not len(possible):
+        return None
     squares = np.concatenate([[0.0], np.cumsum(np.diff(times) ** 2)])
     second = (squares[wanted:] - squares[:-wanted])[possible]
     length = np.log(spans[possible])
