@@ -76,14 +76,14 @@ LAWS: dict[str, Law] = {
 
 @cache
 def truth(name: str, q: float) -> float:
-    """The law's own percentile: exact, or of sixteen million requests."""
+    """The law's own percentile: exact, or of eight million requests."""
     if name == "independent":
         return float(10 * np.exp(SIGMA * ndtri(q)))
     if name.startswith("AR"):
         return float(10 * np.exp(0.5 * ndtri(q)))
     rng = np.random.default_rng(99)
     draw = LAWS[name]
-    parts = [np.quantile(draw(4_000_000, rng)[SETTLE:], q) for _ in range(4)]
+    parts = [np.quantile(draw(2_000_000, rng)[SETTLE:], q) for _ in range(4)]
     return float(np.mean(parts))
 
 

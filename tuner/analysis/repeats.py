@@ -285,7 +285,7 @@ def _pooled(kept: pd.DataFrame, metric: str, noise: Noise | None) -> dict[str, f
         return found
     # Short windows miss the same slow requests: how little repeats differ does not tell how large
     # the percentile may be. An end that one of them does not know stays unknown.
-    is_open = any(np.isposinf(held).any() for held in stored.values())
+    is_open = any(np.isposinf(np.asarray(held, dtype=float)).any() for held in stored.values())
     errors = standard_errors(kept[finite], metric, relative=noise.relative)
     known = errors[np.isfinite(errors)]
     if len(known) == count:
