@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import StudyError, UsageError
-from tuner.measurement import Scalar, configuration_key
+from tuner.measurement import PERCENTILE_RULE, Scalar, configuration_key
 
 KEYS = ("name", "model", "workload", "load", "deployer", "machine", "configurations_valid",
         "configurations_invalid", "trials", "energy_source", "latencies_kept", "p99_rank_low",
@@ -232,14 +232,16 @@ def rank_low(stage: Mapping[str, Any]) -> float | None:
     Returns:
         0 where both ranks are the same; ``None`` where the stage says that the ceiling's was taken.
     """
-    if (stage.get("details") or {}).get("percentile_rule") is not None:
+    from tuner.analysis.ranks import former_rank, right_rank
+
+    if (stage.get("details") or {}).get(PERCENTILE_RULE) is not None:
         return None
     p95, p99 = stage.get("latency_p95_ms"), stage.get("latency_p99_ms")
     answered = (stage.get("requests") or 0) - sum((stage.get("errors") or {}).values())
     if p95 is None or p99 is None or answered <= 0:
         return None
-    former = max(1, math.floor(0.99 * answered + 0.5))
-    if former >= -(-99 * answered // 100):
+    former = former_rank(answered)
+    if former >= right_rank(answered):
         return 0.0
     gap_ms = (p99 - p95) / math.log(5) / (answered - former)
     return float(gap_ms / (p99 + gap_ms)) if p99 > 0 else None
