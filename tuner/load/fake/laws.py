@@ -20,6 +20,11 @@ class Law(Protocol):
         """
 
 
+def _drawn(seed: int, number: int) -> random.Random:
+    """What chance holds for one request: the same whenever it is asked."""
+    return random.Random(seed * 1_000_003 + number)
+
+
 @dataclass(frozen=True)
 class Instant:
     """Answers at once."""
@@ -48,7 +53,7 @@ class Bimodal:
     seed: int = 0
 
     def delay_s(self, arrived_s: float, number: int) -> float:
-        slow = random.Random(self.seed * 1_000_003 + number).random() < self.slow_share
+        slow = _drawn(self.seed, number).random() < self.slow_share
         return (self.slow_ms if slow else self.fast_ms) / 1e3
 
 
@@ -74,7 +79,7 @@ class Lognormal:
     seed: int = 0
 
     def delay_s(self, arrived_s: float, number: int) -> float:
-        drawn = random.Random(self.seed * 1_000_003 + number).gauss(0.0, self.sigma)
+        drawn = _drawn(self.seed, number).gauss(0.0, self.sigma)
         return self.mean_ms / 1e3 * math.exp(drawn - self.sigma**2 / 2)
 
 
