@@ -213,7 +213,12 @@ def test_load_and_meaningless_knobs_do_not_change_the_server() -> None:
     plain = server_identity({"tensorflow_intra_op_parallelism": 2})
     assert plain == server_identity({"tensorflow_intra_op_parallelism": 2, "load": "high"})
     assert plain == server_identity({"tensorflow_intra_op_parallelism": 2, "max_batch_size": 3})
-    assert plain == server_identity({"tensorflow_intra_op_parallelism": 2, "onednn": True})
+    assert plain == server_identity({"tensorflow_intra_op_parallelism": 2, "allocator": "system"})
+
+
+def test_onednn_has_no_default_of_its_own() -> None:
+    """TensorFlow's depends on the CPU, so neither value is what a server without it would do."""
+    assert len({server_identity(knobs) for knobs in ({}, {"onednn": True}, {"onednn": False})}) == 3
 
 
 def test_the_protocol_alone_keeps_the_server() -> None:

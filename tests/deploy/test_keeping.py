@@ -46,7 +46,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, StagePlan]]:
     seen: list[tuple[int, StagePlan]] = []
 
     def run_stage(plan: StagePlan, observer: Any) -> StageResult:
-        seen.append((observer._deployment.pids()[0], plan))
+        seen.append((observer._server_pids()[0], plan))
         observer.window_opened(())
         observer.window_closed()
         return measured(1.0, 1.0).stage

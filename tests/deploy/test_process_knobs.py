@@ -35,12 +35,14 @@ def usual(deploy: Deploy) -> Iterator[Deployment]:
 
 
 def test_onednn_is_on_or_off_when_tensorflow_is_imported(
-    embedded: EmbeddedDeployer, altered: Deployment, usual: Deployment
+    embedded: EmbeddedDeployer, altered: Deployment, deploy: Deploy
 ) -> None:
     assert b"TF_ENABLE_ONEDNN_OPTS=0" in process_file(altered, "environ").split(b"\0")
+    with deploy(onednn=True) as on:
+        assert b"TF_ENABLE_ONEDNN_OPTS=1" in process_file(on, "environ").split(b"\0")
     # TensorFlow says so while it is imported, which is in the fork server.
     logs = {dict(key).get("TF_ENABLE_ONEDNN_OPTS"): f.log for key, f in embedded._forks.items()}
-    assert "oneDNN custom operations are on" in logs[None].read_text()
+    assert "oneDNN custom operations are on" in logs["1"].read_text()
     assert "oneDNN custom operations are on" not in logs["0"].read_text()
 
 

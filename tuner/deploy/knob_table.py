@@ -93,7 +93,11 @@ TABLE = (
     # Execution
     Knob("xla_cpu_compilation_enabled", bool, False, "compile the model by XLA", FLAG),
     Knob("mixed_precision", str, "", "run in bfloat16", FLAG, choices=("", "bfloat16")),
-    Knob("onednn", bool, True, "oneDNN operations (TF_ENABLE_ONEDNN_OPTS)", ENVIRONMENT),
+    Knob(
+        "onednn", bool, None,
+        "oneDNN operations (TF_ENABLE_ONEDNN_OPTS; default: on where the CPU has AVX512_VNNI or AMX)",
+        ENVIRONMENT,
+    ),
     Knob(
         "allocator", str, "system", "memory allocator, by LD_PRELOAD", ENVIRONMENT,
         choices=("system", "tcmalloc", "jemalloc"),
