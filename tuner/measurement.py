@@ -41,6 +41,12 @@ PERCENTILE_RULE, CEILING = "percentile_rule", "ceiling"
 """``StageResult.details`` of a stage whose percentiles have the rank ceil(q n). Stages without it were
 recorded with the rank rounded to the nearest: one too low for half of the numbers of requests."""
 
+NOT_THE_SERVERS = frozenset({
+    "client_limited", "client_failed", "energy_lost", "energy_unresolved", "energy_disturbed",
+    "energy_still", "energy_window", "energy_untold", "internal",
+})
+"""Failures that say nothing of the configuration: they don't count against it."""
+
 UNFINISHED = ("killed", "disturbed")
 """Reasons of trials that don't count: their configurations are still to be measured."""
 

@@ -12,7 +12,14 @@ from typing import Any, Protocol
 
 from tuner import interrupts
 from tuner.errors import LostError
-from tuner.measurement import Configuration, Failure, Outcome, Scalar, configuration_key
+from tuner.measurement import (
+    NOT_THE_SERVERS,
+    Configuration,
+    Failure,
+    Outcome,
+    Scalar,
+    configuration_key,
+)
 from tuner.propose.base import Observation, Proposal, Proposer
 from tuner.space import Space
 from tuner.store import Heartbeat, Store, TrialRecord
@@ -153,7 +160,7 @@ def observation(record: TrialRecord, space: Space) -> Observation:
     unmeasured = {key: math.inf for key, interval in intervals.items() if interval is None}
     violations = {**record.violations, **unmeasured}
     if record.state == "failed":
-        violations = {"failed": 1.0}
+        violations = {} if record.reason in NOT_THE_SERVERS else {"failed": 1.0}
     return Observation(
         configuration=record.configuration,
         state=record.state,

@@ -12,7 +12,7 @@ from scipy import stats
 from scipy.special import chdtri
 
 from tests.intervals.queues import windows
-from tuner.load.precision import percentile_interval, rank
+from tuner.load.precision import _bisected, _first, _from_on, percentile_interval, rank
 
 
 def quantile(values: list[float], q: float) -> float:
@@ -99,7 +99,7 @@ def samples() -> list[tuple[str, np.ndarray]]:
         for window in windows(law, count, 1, seed=13)
     ]
     # Whose upper end is the largest value of all, by the walk.
-    found += [(f"seed {seed}", np.random.default_rng(seed).lognormal(0, 1, n)) for seed, n in ((33, 28), (9, 32))]
+    found += [(f"seed {seed}", np.random.default_rng(seed).lognormal(0, 1, n)) for seed, n in ((33, 28), (9, 32), (36, 29), (37, 29))]
     return found + [(f"short {n}", rng.lognormal(0, 1, n)) for n in range(5, 110, 5)]
 
 
@@ -144,6 +144,18 @@ def test_fewer_than_five_cycles_tell_nothing_of_the_middle() -> None:
     found = percentile_interval(five, 0.5)
     assert (found.low, found.high) == middle(five.tolist(), 0.5, 0.025)
     assert math.isfinite(found.low)
+
+
+@pytest.mark.parametrize("count", [7, 256, 257, 1_000])
+def test_a_condition_that_holds_for_the_last_value_alone_is_found_there(count: int) -> None:
+    values = np.arange(float(count))
+
+    def last(value: float) -> bool:
+        return value == count - 1
+
+    for start in (0, 3):
+        assert _first(values, last) == _from_on(values, last, start) == count - 1
+        assert _bisected(values, last, start) == count - 1
 
 
 def test_latencies_that_are_all_equal_are_known_once_there_are_enough() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tuner.load.base import StagePlan
 from tuner.load.processes import RECORD_DTYPE
-from tuner.load.summary import summarise
+from tuner.load.summary import _stalled, summarise
 from tuner.load.window import (
     Window,
     error_counts,
@@ -65,6 +65,39 @@ def test_lag_is_how_late_the_client_sent() -> None:
     table["sent"][60] += 0.070
     assert lag_p99_ms(Window(OPENED_S, OPENED_S + 4, table)) == pytest.approx(52.0)
     assert lag_p99_ms(Window(OPENED_S, OPENED_S + 4, records())) is None
+
+
+def test_an_open_loop_has_no_silence_to_tell() -> None:
+    assert Window(OPENED_S, OPENED_S + 4, records()).longest_silence_s == 0.0
+
+
+@pytest.mark.parametrize(("hung", "clients", "told"), [(1, 3, False), (2, 4, True), (3, 5, True), (2, 5, False)])
+def test_a_closed_loop_is_no_result_where_half_of_its_clients_hang(
+    hung: int, clients: int, told: bool
+) -> None:
+    waiting = [(1.0, 1.0, -1, 0, 0)] * hung
+    answered = [(t, t, t + 0.01, 0, 0) for t in np.arange(0, 4, 0.01)]
+    window = select_window(records(*answered, *waiting), OPENED_S, OPENED_S + 4, closed_loop=True)
+    found = _stalled(StagePlan("", ("m",), Path(), pattern="closed", clients=clients), window)
+    assert (found is not None) == told
+    assert not told or f"{hung} of {clients} clients waited" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("silent_s", "length_s", "answers", "told"),
+    [
+        (0.99, 2.0, 100, False), (1.0, 2.0, 100, True),  # at least a second,
+        (2.4, 10.0, 1000, False), (2.5, 10.0, 1000, True),  # at least a quarter of the window,
+        (2.0, 8.0, 1000, True), (5.9, 6.0, 10, False), (6.0, 6.0, 10, True),  # ten usual pauses
+        (4.0, 4.0, 0, False),  # without an answer nobody knows what is usual
+    ],
+)
+def test_how_long_a_closed_loop_must_stand_still(
+    silent_s: float, length_s: float, answers: int, told: bool
+) -> None:
+    window = Window(0.0, length_s, records(), answers=answers, longest_silence_s=silent_s)
+    found = _stalled(StagePlan("", ("m",), Path(), pattern="closed", clients=4), window)
+    assert (found is not None) == told
 
 
 def test_a_window_holds_what_was_due_in_it_not_what_was_sent_in_it() -> None:

@@ -126,3 +126,25 @@ def test_known_errors_of_a_response_count(trials):
 
     assert at(errors) < 0.7 < at(np.zeros(trials))
     assert at(np.zeros(trials)) == at(None)
+
+
+def test_a_trial_that_tells_nothing_does_not_count_against_its_configuration() -> None:
+    untold = Observation({"a": 0, "b": 0, "c": 0}, "failed", None, {}, number=1)
+    assert list(kept([trial(10.0, (9.0, 11.0)), untold]).values()) == [pytest.approx(1.0)]
+    assert list(kept([trial(10.0, (9.0, 11.0)), failure(number=1)]).values()) == [pytest.approx(0.5)]
+    assert kept([untold]) == {}
+
+
+def test_no_crash_is_learnt_from_failures_that_are_not_the_servers() -> None:
+    def probable(violations: dict[str, float]) -> np.ndarray:
+        proposer = BayesianProposer(SPACE, seed=1)
+        for number in range(6):
+            proposer.observe(trial(10.0, (9.0, 11.0), a=number % 3, number=number))
+        for number in range(6, 9):
+            c = {"a": number % 3 + 3, "b": 5, "c": 0}
+            proposer.observe(Observation(c, "failed", None, violations, number=number))
+        X = proposer._encoder.encode([{"a": 4, "b": 5, "c": 0}])
+        return proposer._probably_feasible(X)
+
+    assert probable({}) == pytest.approx(1.0)
+    assert probable({"failed": 1.0}) < 0.5

@@ -10,7 +10,7 @@ from itertools import permutations
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import RandomSampler
+from optuna.samplers import GPSampler, RandomSampler
 from optuna.samplers._tpe.sampler import _get_infeasible_trial_score
 from optuna.samplers.nsgaii._constraints_evaluation import _constrained_dominates
 from optuna.study import StudyDirection
@@ -441,3 +441,44 @@ def test_gp_proposes_the_same_whatever_order_a_measurement_brings_its_violations
         return found
 
     assert proposals(swapped=True) == pytest.approx(proposals(swapped=False), abs=1e-6)
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_failure_that_is_not_the_servers_is_not_told_as_one(resumed):
+    """The load generator was late, the meter lost its counter: the configuration may be the best."""
+    untold = Observation({"x": 3}, "failed", None, {}, number=1)
+    seen = [untold, complete({"x": 1}, 0), replace(untold, configuration={"x": 4}, number=2)]
+    proposer = after(resumed, *seen)
+    assert [t.params["x"] for t in told(proposer)] == [1]
+    states = {t.params["x"]: t.state for t in proposer._study.get_trials()}
+    assert states[3] == states[4] == TrialState.FAIL
+
+
+def test_gp_takes_what_tells_nothing_for_as_bad_as_the_worst_and_for_neither_kept_nor_broken():
+    class WithoutTorch(GPSampler):
+        """Optuna's sampler by its class alone, which is what the proposer asks for."""
+
+        def __init__(self) -> None: ...
+
+        def reseed_rng(self) -> None: ...
+
+        def infer_relative_search_space(self, study, trial):
+            return {}
+
+        def sample_relative(self, study, trial, space):
+            return {}
+
+        def sample_independent(self, study, trial, name, form):
+            return 7
+
+        def before_trial(self, study, trial): ...
+
+        def after_trial(self, study, trial, state, values): ...
+
+    proposer = MirrorProposer("gp", LINE, lambda seed: WithoutTorch(), seed=7)
+    proposer.observe(complete({"x": 1}, 0, values=(9.0, 5.0)))
+    proposer.observe(Observation({"x": 3}, "failed", None, {}, number=1))
+    proposer.propose()
+    trial = told(proposer)[-1]
+    assert (trial.params, trial.values) == ({"x": 3}, [9.0, 5.0])
+    assert trial.constraints == {P99.key: 0.0, RPS.key: 0.0, ENERGY.key: 0.0, "failed": 0.0}

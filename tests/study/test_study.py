@@ -12,7 +12,7 @@ from tests.study.conftest import Formula
 from tuner import propose, study
 from tuner.errors import LostError
 from tuner.keeping import error_rate_probabilities, hold_probability
-from tuner.measurement import Outcome, configuration_key
+from tuner.measurement import REASONS, UNFINISHED, Outcome, configuration_key
 from tuner.space import Space
 from tuner.space_file import parse
 from tuner.store import Store, level_name
@@ -152,6 +152,21 @@ def test_intervals_of_violations_reach_the_proposer(url: str, formula: Formula) 
     assert told["error_rate <= 0.01"] == pytest.approx(
         error_rate_probabilities([0], [observed_requests(arm)], 0.01, "<=")[0]
     )
+
+
+@pytest.mark.parametrize("reason", sorted(set(REASONS) - set(UNFINISHED)))
+def test_only_a_failure_of_the_server_reaches_the_proposer_as_one(
+    url: str, formula: Formula, reason: str
+) -> None:
+    space = parse("parameters: {threads: {values: [1]}}")
+    (arm,) = arms(space, url, "grid")
+    study.run(space, [arm], formula, n_trials=1)
+    failed = replace(arm.store.records()[0], state="failed", values=None, reason=reason)
+    observed = study.observation(failed, space)
+    servers = {"crash", "out_of_memory", "start_timeout", "start_failed", "errors", "overloaded",
+               "percentile_unknown", "no_answers"}
+    assert observed.violations == ({"failed": 1.0} if reason in servers else {})
+    assert observed.tells_nothing == (reason not in servers)
 
 
 def test_a_limit_that_was_not_measured_is_beyond_every_one_that_was(

@@ -39,15 +39,12 @@ from tuner.analysis.noise import (
 from tuner.analysis.open_bounds import open_metrics, opened
 from tuner.analysis.ranks import requests_by_former_rule
 from tuner.analysis.tables import numbers
-from tuner.measurement import METRICS, interval_names
+from tuner.measurement import METRICS, NOT_THE_SERVERS, interval_names
 
 Codes = NDArray[np.int64]
 
 ENOUGH_DEGREES = 5
 """From here on the noise of the repeats is also believed of configurations measured once."""
-NOT_THE_SERVERS = frozenset({"client_limited", "client_failed", "energy_lost", "internal"})
-"""Failures that say nothing of the configuration: they don't count against it."""
-
 
 Sisters = Callable[[], Sequence[pd.DataFrame]]
 

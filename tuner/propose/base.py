@@ -30,8 +30,8 @@ class Observation:
     ``values`` are the objective values in the space's order, each to be minimised (the study
     negates what is maximised); ``None`` when the trial failed or still runs. ``violations`` maps
     each constraint to a number relative to its bound, <= 0 meaning kept, infinity that its metric
-    was not measured; a failure carries ``{"failed": 1.0}``, and how much worse than a measured
-    trial that is each proposer knows.
+    was not measured; a failure of the server carries ``{"failed": 1.0}``, and how much worse than a
+    measured trial that is each proposer knows; one that is not the server's carries nothing.
     """
 
     configuration: Configuration
@@ -49,6 +49,11 @@ class Observation:
     """95 % intervals of violations, where the measurement has them; an end of ``None`` is unknown."""
     limit_probabilities: Mapping[str, float] = field(default_factory=dict)
     """That each constraint holds, where the measurement tells (``tuner.keeping``)."""
+
+    @property
+    def tells_nothing(self) -> bool:
+        """Whether it failed without the server's doing (``measurement.NOT_THE_SERVERS``)."""
+        return self.state == "failed" and not self.violations
 
     @property
     def feasible(self) -> bool:

@@ -314,8 +314,10 @@ class BayesianProposer(Proposer):
 
     def _probably_feasible(self, X: Floats) -> Floats:
         """Probability that every constraint holds at each candidate; one where none ever broke."""
-        finished = self._history.finished
+        finished = [o for o in self._history.finished if not o.tells_nothing]
         probable = np.ones(len(X))
+        if not finished:
+            return self._distance(X)
         failed = np.array([1.0 if o.state != "complete" else -1.0 for o in finished])
         encoded = self._encoder.encode([o.configuration for o in finished])
         if (failed > 0).any() and not (failed > 0).all():

@@ -48,8 +48,10 @@ def kept_by(observation: Observation) -> float:
 
 def kept(finished: Sequence[Observation]) -> Mapping[Key, float]:
     """Configuration's key -> probability that it keeps every limit: the mean of its trials'. A
-    configuration that failed in one of three repeats has two thirds at most."""
+    configuration that failed in one of three repeats has two thirds at most; trials that tell
+    nothing are left out."""
     told: dict[Key, list[float]] = defaultdict(list)
     for observation in finished:
-        told[configuration_key(observation.configuration)].append(kept_by(observation))
+        if not observation.tells_nothing:
+            told[configuration_key(observation.configuration)].append(kept_by(observation))
     return {key: float(np.mean(each)) for key, each in told.items()}

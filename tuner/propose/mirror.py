@@ -20,7 +20,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.samplers import BaseGASampler
+from optuna.samplers import BaseGASampler, GPSampler
 from optuna.trial import TrialState, create_trial
 
 from tuner.measurement import Configuration, Scalar, configuration_key
@@ -178,6 +178,9 @@ class MirrorProposer(Proposer):
         self._running.setdefault(configuration_key(configuration), []).append(trial)
 
     def _tell(self, trial: optuna.Trial, observation: Observation) -> None:
+        if self._leaves_out(observation):
+            self._study.tell(trial, state=TrialState.FAIL)
+            return
         self._valueless.append((trial, observation))
         if self._history.worst is None:
             return
@@ -189,7 +192,7 @@ class MirrorProposer(Proposer):
         self._valueless.clear()
 
     def _add(self, observation: Observation) -> None:
-        if self._history.worst is None:
+        if self._history.worst is None or self._leaves_out(observation):
             self._tell(self._run(observation.configuration), observation)
             return
         params = self._params(observation.configuration)
@@ -205,6 +208,12 @@ class MirrorProposer(Proposer):
                 constraints=self._constraints(observation),
             )
         )
+
+    def _leaves_out(self, observation: Observation) -> bool:
+        """Whether the sampler is not to learn of a trial that tells nothing. GPSampler is told that
+        it was as bad as the worst seen: it would propose what it does not know of again, for ever.
+        """
+        return observation.tells_nothing and not isinstance(self._study.sampler, GPSampler)
 
     def _generation_key(self) -> str | None:
         # Optuna keeps it under the class's name and has no public way to ask for it.
@@ -236,7 +245,8 @@ class MirrorProposer(Proposer):
         """
         worst = len(self._limits) + 2.0
         if not _is_measured(observation):
-            return {**dict.fromkeys(self._limits, 0.0), FAILED: worst}
+            failed = 0.0 if observation.tells_nothing else worst
+            return {**dict.fromkeys(self._limits, 0.0), FAILED: failed}
         told = {name: bounded(v) for name, v in observation.violations.items()}
         limits = {name: told.pop(name, 0.0) for name in self._limits}
         # A limit that the space does not know has no place of its own.
