@@ -131,7 +131,7 @@ def test_a_row_tells_how_often_it_was_measured_how_long_and_by_which_trials() ->
     ]
     second, first = pool(study(rows)).to_dict(orient="records")
     assert (second["number"], second["trials"]) == (2, (0, 2, 3, 4, 5))
-    assert (second["repeats"], second["failures"], second["again"]) == (2, 3, 0)
+    assert (second["repeats"], second["failures"], second["again"]) == (2, 0, 0)
     assert (second["window_s"], second["requests"], second["measurements"]) == (4.0, 200.0, 2)
     assert second["valid"] and second["feasible"] and second["reason"] is None
     assert math.isnan(second["again_s"])
@@ -489,9 +489,13 @@ def test_without_limits_all_are_kept_and_failures_still_count() -> None:
 
 
 def test_as_many_failures_as_measurements_are_just_borne() -> None:
-    rows = [{"k": 1, P99: 10.0}, {"k": 1, "reason": "internal"}, {"k": 2, P99: 5.0},
-            {"k": 2, "reason": "internal"}, {"k": 2, "reason": "internal"}]
-    found = front_of(study(rows), [P99, ENERGY], ["minimize", "minimize"])
+    rows = [{"k": 1, "reason": "crash"}, {"k": 2, "reason": "crash"}, {"k": 2, "reason": "errors"},
+            {"k": 2, "reason": "client_limited"}]
+    table = study(rows, measured_again=[
+        entry(0, 60.0, 10.0, violations={}), entry(1, 60.0, 5.0, violations={}),
+    ])
+    found = front_of(table, [P99, ENERGY], ["minimize", "minimize"])
+    assert found["failures"].tolist() == [1, 2]
     assert found["measured_share"].tolist() == [0.5, 0.375]
     assert found["usable"].tolist() == [True, False] and found["measured"].tolist() == [True, True]
     assert found["choice"].tolist() == [True, False]

@@ -158,6 +158,7 @@ def test_an_export_holds_what_a_later_measurement_found_and_warns_beyond_a_limit
     assert words in readme and "(assumed, an end of the interval is not known)" in readme
     kept.put("measured_again", [{
         "trial": number, "window_s": 60.0, "requests": 1500, "percentile_rule": "ceiling",
+        "date": "2026-11-30T12:00:00+00:00", "seed": 9,
         "metrics": {"latency_p99_ms": 102.0, "energy_per_request_j": 0.2, "error_rate": 0.0},
         "intervals": {"latency_p99_ms": [65.0, 210.0]}, "violations": {"latency_p99_ms <= 20": 4.1},
     }])
@@ -165,5 +166,15 @@ def test_an_export_holds_what_a_later_measurement_found_and_warns_beyond_a_limit
         run(file, "--to", tmp_path / "out")
     readme = exported(file, tmp_path / "out", "--trial", number)
     assert "| latency_p99_ms | 102 | 65 to 210 |" in readme
+    assert "The numbers of 1 later measurement(s) by `tuner measure`, 60 s in all, which stand" in readme
+    assert ("| measured again 1 | 2026-11-30T12:00:00+00:00, trial 0: 1500 requests in 60 s, seed 9 |"
+            in readme)
+    kept.put("measured_again", [*kept.get("measured_again"), {
+        "trial": number, "date": "2026-11-30T13:00:00+00:00", "metrics": {}, "reason": "overloaded",
+    }])
+    readme = exported(file, tmp_path / "failed", "--trial", number)
+    assert "of this configuration. Failed: 1 of all." in readme
+    assert "trial 0: failed (overloaded) |" in readme
+    assert "1 of 3 of its measurements failed" in readme
     assert "BEYOND THE LIMIT latency_p99_ms <= 20: 102 ms was measured" in readme
     assert "BEYOND THE LIMIT latency_p99_ms <= 20" in capsys.readouterr().err

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ import pytest
 from tests.endtoend.conftest import SMALL, Tuner
 from tests.metronome import in_time
 from tuner import store
+from tuner.cli import _evaluator, main, pareto
+from tuner.measurement import Failure
 
 FACTORS = SMALL + "factors: {load: [60, 250]}\n"
 LEVEL = "small@load=250"
@@ -118,6 +120,45 @@ def test_it_ends_once_the_interval_is_as_narrow_as_asked_and_tells_it(
     assert kept[:-1] == earlier
     assert "as precise as asked" in done.stdout
     assert 3.9 <= kept[-1]["window_s"] <= 30
+
+
+def test_a_measurement_that_fails_is_kept_and_counts_against_the_configuration(
+    tuner: Tuner, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"{file}:{LEVEL}"
+    before = pareto.front(store.open_study(name)).iloc[0]
+
+    class Failing:
+        environment: Mapping[str, Any] = {}
+        calibrate = staticmethod(lambda facts, note: None)
+        attributes = staticmethod(lambda: {"seed": 3})
+        outcomes = iter([
+            Failure("overloaded", "300 of 500 requests unanswered", "", {"stage": {"window_s": 1.5}}),
+            Failure("client_limited", "the load generator sent late"),
+            Failure("disturbed", "other work took the machine, twice"),
+        ])
+
+        def evaluate(self, *_: Any) -> tuple[Failure]:
+            return (next(self.outcomes),)
+
+    monkeypatch.setattr(_evaluator, "open_evaluator", lambda *_: nullcontext(Failing()))
+    kept = store.open_study(name).get("measured_again") or []
+    for reason in ("overloaded", "client_limited", "disturbed"):
+        assert main(["measure", name, "--trial", "0"]) == 1
+        assert reason in capsys.readouterr().err
+    failed, late = store.open_study(name).get("measured_again")[len(kept):]
+    assert (failed["trial"], failed["reason"], failed["metrics"]) == (0, "overloaded", {})
+    assert failed["message"] == "300 of 500 requests unanswered" and failed["window_s"] == 1.5
+    assert late["reason"] == "client_limited"
+
+    after = pareto.front(store.open_study(name)).iloc[0]
+    # What the load generator did is no failure of the server.
+    assert after["failures"] == before["failures"] + 1 and after["again"] == before["again"]
+    measured = after["repeats"] + after["again"]
+    assert after["measured_share"] == pytest.approx((measured + 0.5) / (measured + 2))
+    main(["pareto", name, "--all", "--json"])
+    rows = json.loads(capsys.readouterr().out)["all_trials"]
+    assert [r["reason"] for r in rows if r["measured_again"]][-2:] == ["overloaded", "client_limited"]
 
 
 def test_a_trial_that_does_not_exist_is_refused(tuner: Tuner) -> None:

@@ -55,9 +55,12 @@ def _row(entry: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
     window_s = float(entry.get("window_s") or 0.0)
     violations, at = entry.get("violations"), pd.to_datetime(entry.get("date"))
     row: dict[str, Any] = {
-        "number": int(entry["trial"]), "valid": True, "reason": None, "again_s": window_s,
+        "number": int(entry["trial"]), "valid": entry.get("reason") is None,
+        "reason": entry.get("reason"), "again_s": window_s,
         "window_s": window_s, "started": None if at is None else at.tz_localize(None),
-        "feasible": None if violations is None else all(v <= 0 for v in violations.values()),
+        "feasible": None if violations is None else entry.get("reason") is None and all(
+            v <= 0 for v in violations.values()
+        ),
         "energy_basis": json.dumps(entry["energy_basis"]) if entry.get("energy_basis") else None,
         TOLD: None, "requests": entry.get("requests"),
         "disturbed": entry.get("disturbed"), "percentile_rule": entry.get("percentile_rule"),

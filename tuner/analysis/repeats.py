@@ -59,7 +59,7 @@ def pool(table: pd.DataFrame, sisters: Sisters | None = None) -> pd.DataFrame:
 
     Returns:
         The same columns, and ``trials`` (numbers of all finished trials, a tuple), ``repeats`` (how
-        many of them gave a measurement), ``failures`` (how many did not), ``again`` (how many later
+        many of them gave a measurement), ``failures`` (how often the server failed), ``again`` (how many later
         measurements by ``tuner measure`` count), ``again_s`` (seconds of one that stands for all
         others; else NaN), ``discord`` (metrics whose repeats differ by more than their intervals
         say, a tuple), ``interval_open`` (metrics whose upper bound is not known, a tuple; their
@@ -178,6 +178,10 @@ def without_failure(measured: Iterable[bool], reasons: Iterable[Any]) -> bool:
     return bool(counted) and all(counted)
 
 
+def _failures(measured: Iterable[bool], reasons: Iterable[Any]) -> int:
+    return sum(not held and why not in NOT_THE_SERVERS for held, why in zip(measured, reasons))
+
+
 def _noises(
     table: pd.DataFrame, metrics: Sequence[str], ids: Codes
 ) -> dict[str, Noise | None]:
@@ -211,7 +215,9 @@ def _unpooled(table: pd.DataFrame) -> pd.DataFrame:
         return pd.Series(list(held), table.index, dtype=object)
 
     found["trials"] = tuples((int(n),) for n in table["number"])
-    found["repeats"], found["failures"] = measured.astype(int), (~measured).astype(int)
+    reasons = table["reason"] if "reason" in table.columns else [None] * len(table)
+    found["repeats"] = measured.astype(int)
+    found["failures"] = [_failures([held], [why]) for held, why in zip(measured, reasons)]
     found["again"], found["measurements"] = 0, measured.astype(int)
     found["discord"] = tuples([()] * len(table))
     words = table["disturbed"].tolist() if "disturbed" in table.columns else [None] * len(table)
@@ -248,8 +254,9 @@ def _row(
             row[name] = float(numbers(kept, name)[np.isfinite(numbers(kept, name))].sum())
     later = part["again_s"].notna()
     row["trials"] = tuple(int(n) for n in part.loc[~later, "number"])
-    row["repeats"], row["failures"] = int((measured & ~later).sum()), int((~measured).sum())
-    row["again"], row["again_s"] = int(later.sum()), np.nan
+    row["repeats"] = int((measured & ~later).sum())
+    row["failures"] = _failures(measured, reasons)
+    row["again"], row["again_s"] = int((measured & later).sum()), np.nan
     row.update(_origins(kept))
     return row
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     held = _held(marked, row, number)
     about = export.About(
         study.name, held, others if len(others) + held.later > 1 else (), environment,
-        _provenance(study, trial),
+        _provenance(study, trial, row["trials"]),
     )
     for warning in held.warnings:
         print(f"warning: trial {number}: {warning}", file=sys.stderr)
@@ -89,7 +90,7 @@ def _held(marked: Any, row: Any, number: int) -> export.Measured:
     ]
     return export.Measured(
         number, metrics, intervals, limits=limits, trials=row["trials"], later=int(row["again"]),
-        failed=int(row["failures"]), disturbed=row["disturbed_by"], warnings=_warnings(marked, row),
+        later_s=pareto.plain(row["again_s"]), failed=int(row["failures"]), disturbed=row["disturbed_by"], warnings=_warnings(marked, row),
         notes=[note for note in former_rule_note(row["former_rule"])],
     )
 
@@ -107,15 +108,20 @@ def _warnings(marked: Any, row: Any) -> list[str]:
         elif not chance >= KEPT:
             told.append(f"NOT KNOWN TO KEEP {text}: {value} was measured, it holds with {chance:.0%}")
     if row["failures"]:
-        told.append(f"{int(row['failures'])} of {len(row['trials'])} of its trials failed")
+        every = int(row["repeats"] + row["again"] + row["failures"])
+        told.append(f"{int(row['failures'])} of {every} of its measurements failed")
     if row["disturbed_by"]:
         told.append(f"{len(row['disturbed_by'])} of {int(row['measurements'])} of its measurements "
                     f"were disturbed by other work ({row['disturbed_by'][0]})")
     return told
 
 
-def _provenance(study: Any, trial: TrialRecord) -> dict[str, Any]:
-    """What says when and with what a trial was measured."""
+def _provenance(study: Any, trial: TrialRecord, trials: Collection[int]) -> dict[str, Any]:
+    """What says when and with what a trial was measured, and each later measurement of any of the
+    configuration's trials."""
+    from tuner.store.table import MEASURED_AGAIN
+
+    later = [e for e in study.get(MEASURED_AGAIN) or () if int(e["trial"]) in trials]
     kept = ("seed", "versions", "owner")
     deployment = trial.measurement.get("deployment") or {}
     return {
@@ -124,7 +130,16 @@ def _provenance(study: Any, trial: TrialRecord) -> dict[str, Any]:
         "finished": trial.finished.isoformat(" ", "seconds") if trial.finished else None,
         "measured command line": " ".join(map(str, deployment.get("command_line", ()))) or None,
         **{name: trial.attributes[name] for name in kept if name in trial.attributes},
+        **{f"measured again {n}": _when(entry) for n, entry in enumerate(later, 1)},
     }
+
+
+def _when(entry: Mapping[str, Any]) -> str:
+    told = f"{entry.get('date') or 'date unknown'}, trial {entry['trial']}"
+    if entry.get("reason"):
+        return f"{told}: failed ({entry['reason']})"
+    seed = f", seed {entry['seed']}" if entry.get("seed") is not None else ""
+    return f"{told}: {entry['requests']} requests in {entry['window_s']:.3g} s{seed}"
 
 
 def _marked(study: Any, marked: Any, which: str) -> int:

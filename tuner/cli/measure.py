@@ -12,12 +12,17 @@ from typing import Any
 from tuner import interrupts
 from tuner.cli import _evaluator, _format, _quiet
 from tuner.errors import TrialFailure, UsageError
-from tuner.measurement import Failure, Measurement, StageResult, energy_basis, to_json
+from tuner.measurement import (
+    UNFINISHED,
+    Failure,
+    Measurement,
+    StageResult,
+    energy_basis,
+    to_json,
+)
 
 HELP = "measure one trial of a study again, longer and more precisely"
 MIN_DURATION_S = 4.0
-KEPT = "measured_again"
-"""The study's fact that lists these measurements; the trials stay as they are."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from tuner import machine, store
+    from tuner.store.table import MEASURED_AGAIN as KEPT
 
     study = store.open_study(args.study, args.storage)
     trial = _trial(study, args.trial)
@@ -63,11 +69,16 @@ def run(args: argparse.Namespace) -> int:
             _note(f"measuring trial {trial.number} for at most {limit}")
             attributes = evaluator.attributes()
             (outcome,) = evaluator.evaluate(trial.configuration, [again.levels], [trial.number])
+        # One that failed is kept too: it tells as much of the configuration as a failed trial.
+        if isinstance(outcome, Measurement):
+            attributes = {**attributes, "violations": space.violations(outcome.metrics())}
+            entry = _entry(trial.number, outcome, args.precision, attributes)
+        else:
+            entry = _failed(trial.number, outcome, attributes)
+        if not isinstance(outcome, Failure) or outcome.reason not in UNFINISHED:
+            study.put(KEPT, [*(study.get(KEPT) or ()), entry])
         if isinstance(outcome, Failure):
             raise TrialFailure(outcome.reason, outcome.message, outcome.log_tail)
-        attributes = {**attributes, "violations": space.violations(outcome.metrics())}
-        entry = _entry(trial.number, outcome, args.precision, attributes)
-        study.put(KEPT, [*(study.get(KEPT) or ()), entry])
     print(json.dumps({"study": study.name, **entry}, indent=2) if args.json
           else _text(study, trial, entry))
     return 0
@@ -85,13 +96,29 @@ def _note(text: str) -> None:
     print(f"{text} …", file=sys.stderr, flush=True)
 
 
+def _failed(number: int, failure: Failure, attributes: Any) -> dict[str, Any]:
+    seen = failure.partial.get("stage") or {}
+    entry: dict[str, Any] = to_json({
+        **_when(number), "metrics": {}, "reason": failure.reason, "message": failure.message,
+        **{name: seen.get(name) for name in ("window_s", "requests", "errors", "target_rate_rps")},
+        "disturbed": (seen.get("details") or {}).get("disturbed"), **attributes,
+    })
+    return entry
+
+
+def _when(number: int) -> dict[str, Any]:
+    return {
+        "trial": number,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
 def _entry(
     number: int, measured: Measurement, precision: float, attributes: Any
 ) -> dict[str, Any]:
     stage, energy = measured.stage, measured.energy
     entry: dict[str, Any] = to_json({
-        "trial": number,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **_when(number),
         "metrics": measured.metrics(),
         "intervals": measured.intervals(),
         "latency_p99_interval_ms": stage.latency_p99_interval_ms,

@@ -54,8 +54,10 @@ class Measured:
     """Trials of the configuration."""
     later: int = 0
     """Later measurements (``tuner measure``) in the numbers."""
+    later_s: float | None = None
+    """Seconds of those that stand for the trials, which were shorter; ``None``: all are pooled."""
     failed: int = 0
-    """How many of the trials failed."""
+    """How many of all these failed."""
     disturbed: Sequence[str] = ()
     """In words what disturbed the measurements behind the numbers."""
     warnings: Sequence[str] = ()

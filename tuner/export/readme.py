@@ -51,12 +51,17 @@ def _origin(measured: Measured) -> list[str]:
     """Which measurements the numbers are pooled of, where it is more than one."""
     if len(measured.trials) + measured.later < 2:
         return []
-    trials = ", ".join(map(str, measured.trials))
+    trials = f"trial {measured.trials[0]}" if len(measured.trials) == 1 else (
+        "trials " + ", ".join(map(str, measured.trials))
+    )
+    later = f"{measured.later} later measurement(s) by `tuner measure`"
+    failed = f" Failed: {measured.failed} of all." if measured.failed else ""
+    if measured.later_s is not None:
+        shorter = f"which stand for the shorter {trials} of this configuration"
+        return [f"The numbers of {later}, {measured.later_s:.3g} s in all, {shorter}.{failed}"]
     return [
-        f"What is known from all measurements of this configuration: trials {trials}"
-        + (f" ({measured.failed} of them failed)" if measured.failed else "")
-        + (f" and {measured.later} later by `tuner measure`" if measured.later else "")
-        + "."
+        f"What is known from all measurements of this configuration: {trials}"
+        + (f" and {later}" if measured.later else "") + f".{failed}"
     ]
 
 
