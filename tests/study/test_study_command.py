@@ -19,6 +19,7 @@ from tuner import cli, propose, store, study
 from tuner.cli import _arms, _evaluator
 from tuner.cli._progress import Progress
 from tuner.errors import StudyError
+from tuner.measurement import Failure
 from tuner.space import Settings, Space
 from tuner.space_file import parse
 from tuner.store import Store, patience
@@ -93,6 +94,24 @@ def test_progress_reads_no_measurements(
         progress.begin([study.Arm({}, kept, propose.make("random", space, seed=0))], space)
         assert progress._best == [20.0, 0.5]
     assert not read and "going on after 1 finished trial" in capsys.readouterr().err
+
+
+def test_a_line_of_the_progress_ends_between_words_and_says_that_the_best_are_of_several_trials(
+    space: Space, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = Store.create(url, "small", space, {})
+    with Progress(5) as progress:
+        progress.begin([study.Arm({}, kept, propose.make("random", space, seed=0))], space)
+        for threads, outcome in (
+            (1, measured(20.0, 0.9)), (2, measured(30.0, 0.5)),
+            (1, Failure("crash", "ended: " + "a long word " * 40)),
+        ):
+            number = kept.start({"batching": False, "threads": threads}, space, {}, {})
+            kept.finish(number, outcome, space)
+            progress.finished(kept.records()[-1], {})
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "failed: crash (ended: a long word a long" in last
+    assert " a long …) | best of each 20 ms, 0.5 J | " in last
 
 
 @pytest.mark.parametrize("wrong", [["--trials", "0"], ["--nonsense"], []], ids=str)
@@ -190,6 +209,32 @@ def test_the_same_settings_in_other_words_are_no_others(in_folder: Path) -> None
     _evaluator.refuse_other_stored_settings(store.connect(url), url, "s", more, options)
 
 
+def test_a_study_that_holds_all_of_its_trials_starts_nothing(
+    in_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = begun(SETTINGS, idle_w=None, max_w=None)
+    kept, space = Store.open(url, "s"), parse(SETTINGS)
+    for threads in (1, 2):
+        chosen = {"tensorflow_intra_op_parallelism": threads}
+        kept.finish(kept.start(chosen, space, {}, {}), measured(20.0 + threads, 0.5), space)
+
+    class Opened(Exception): ...
+
+    def opened(*_: object) -> None:
+        raise Opened
+
+    monkeypatch.setattr(_evaluator, "open_evaluator", opened)
+    command = ["study", "--space", "s.yaml", "--wait-for-quiet", "1s"]
+    for enough in (["--trials", "2"], ["--trials", "1"], ["--sampler", "grid"]):
+        assert cli.main([*command, *enough]) == 0
+        said = capsys.readouterr().out
+        assert said.startswith("Every trial asked for is there already: nothing to measure.")
+        assert "21 ms" in said and "optuna-dashboard" in said
+    for more in (["--trials", "3"], ["--trials", "2", "--energy", "rapl"]):
+        with pytest.raises(Opened):
+            cli.main([*command, *more])
+
+
 def test_a_study_that_does_not_say_how_it_was_measured_may_go_on(space: Space, url: str) -> None:
     kept = Store.create(url, "small", space, {})
     now = {"settings": dataclasses.asdict(Settings(precision=9)), "options": {"seed": 9}}
@@ -243,7 +288,6 @@ def test_the_end_says_which_best_trials_of_the_dashboard_are_beyond_a_limit(
     for threads, errors in ((1, 0), (2, 5)):
         chosen = {"batching": False, "threads": threads}
         kept.finish(kept.start(chosen, space, {}, {}), measured(20.0 - errors, 0.5, errors=errors), space)
-    arm = study.Arm({}, kept, propose.make("random", space, seed=0))
-    _arms.conclude([arm], space, url, None, "again")
+    _arms.conclude([kept], space, url, None, "again")
     said = capsys.readouterr().out
     assert "its list of best trials knows no limits: of small it shows trial 1 though beyond" in said

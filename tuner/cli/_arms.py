@@ -189,10 +189,33 @@ def carry_out(
         return None
 
 
-def conclude(arms: list[Any], space: Space, url: str, summary: Any, again: str) -> None:
+def complete(
+    url: str, storage: Any, name: str, space: Space, plan: Plan, facts: Mapping[str, Any]
+) -> list[Any]:
+    """The stored studies of all environments where each holds every trial asked for, measured with
+    the same facts; else none, and what lacks is to be measured."""
+    import optuna
+
+    from tuner import store
+
+    wanted = plan.trials or space.size and space.size * space.settings.repeats
+    names = [study_name(name, levels) for levels in combinations(space)]
+    if not wanted or not set(names) <= set(optuna.get_all_study_names(storage)):
+        return []
+    found = [store.Store.open(url, level, storage) for level in names]
+    for one in found:
+        if any(one.get(key) != to_json(value) for key, value in facts.items()):
+            return []
+        if sum(record.is_finished for record in one.changed({})) < wanted:
+            return []
+    return found
+
+
+def conclude(stores: list[Any], space: Space, url: str, summary: Any, again: str) -> None:
     """Say how a run ended, and each environment's front.
 
     Args:
+        stores: the study of each environment.
         summary: what ``carry_out`` gave.
         again: what to do to go on.
     """
@@ -203,24 +226,24 @@ def conclude(arms: list[Any], space: Space, url: str, summary: Any, again: str) 
         print(f"Every configuration of the space is measured ({_format.seconds(summary.seconds)}).")
     elif summary is not None and summary.reason == "timeout":
         print(f"The time is over; {again}.")
-    elif summary is None:
+    elif summary is None and again:
         print(f"Stopped; finished trials are saved, and {again}.")
-    for arm in arms:
-        marked = pareto.front(arm.store)
+    for kept in stores:
+        marked = pareto.front(kept)
         print(pareto.text(marked))
-        told = _quiet.told(arm.store.records(("measurement", "reason")))
+        told = _quiet.told(kept.records(("measurement", "reason")))
         if told is not None:
             print(f"other work: {told}")
         if len(space.objectives) == 2 and marked["on_front"].any():
-            file = store.artifacts(url, arm.store.name).with_suffix(".png")
+            file = store.artifacts(url, kept.name).with_suffix(".png")
             pareto.draw(marked, file)
             print(f"plot: {os.path.relpath(file)}")
     print(f"inspect: optuna-dashboard {store.redact(url)}")
-    for arm in arms:
-        if beyond := arm.store.best_beyond_limits():
+    for kept in stores:
+        if beyond := kept.best_beyond_limits():
             numbers = ", ".join(map(str, beyond[:5])) + (", …" if len(beyond) > 5 else "")
             print(
-                f"its list of best trials knows no limits: of {arm.store.name} it shows trial"
+                f"its list of best trials knows no limits: of {kept.name} it shows trial"
                 f"{'s' if len(beyond) > 1 else ''} {numbers} though beyond a limit; its plots show "
                 "them as infeasible"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from typing import Any, Self
@@ -13,6 +14,8 @@ from tuner.cli import _format, _quiet
 from tuner.measurement import Configuration
 from tuner.space import Space
 from tuner.store import TrialRecord
+
+MESSAGE_CHARACTERS = 160
 
 
 class Progress:
@@ -86,7 +89,8 @@ class Progress:
             if not record.feasible:
                 last += " (beyond a constraint)"
         else:
-            last = f"failed: {record.reason} ({record.message[:120]})"
+            told = textwrap.shorten(record.message, MESSAGE_CHARACTERS, placeholder=" …")
+            last = f"failed: {record.reason} ({told})"
         if (why := _quiet.disturbed(record)) is not None:
             last += " | DISTURBED" if why in record.message else f" | DISTURBED: {why}"
         best = ", ".join(_format.metric(n, v) for n, v in zip(names, self._best))
@@ -99,7 +103,7 @@ class Progress:
         if not self._quiet:
             total = f"/{self._total}" if self._total else ""
             tqdm.write(
-                f"[{self._done}{total}] trial {record.number}{where}: {last} | best {best} | "
+                f"[{self._done}{total}] trial {record.number}{where}: {last} | best of each {best} | "
                 f"{took:.1f} s, {self._left()} left | "
                 f"{_format.configuration(record.configuration)}",
                 file=sys.stderr,

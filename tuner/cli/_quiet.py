@@ -46,8 +46,8 @@ def before_first(
     if wait_s is None:
         _say(
             f"the machine is too busy to measure: {why}; from {machine.CROWD_LIMIT:.0%} on "
-            f"({machine.STEAL_LIMIT:.0%} taken by the hypervisor) a stage counts as disturbed: "
-            f"{ADVICE}"
+            f"({machine.STEAL_LIMIT:.0%} taken by the hypervisor) a stage counts as disturbed, is "
+            f"measured twice and marked: {ADVICE}"
         )
         return
     limit = _format.seconds(wait_s)

@@ -77,6 +77,11 @@ def run(args: argparse.Namespace) -> int:
     )
     progress = Progress(plan.trials or space.size * space.settings.repeats, quiet=args.quiet)
     options = options_of(args)
+    kept = _evaluator.facts(args.space, space, options)
+    if storage is not None and (whole := _arms.complete(url, storage, name, space, plan, kept)):
+        print("Every trial asked for is there already: nothing to measure.")
+        _arms.conclude(whole, space, url, None, "")
+        return 0
     with ExitStack() as stack:
         # A supervisor's SIGTERM ends a study as Ctrl-C does: saved, with nothing left running.
         stack.enter_context(interrupts.deferred())
@@ -89,14 +94,13 @@ def run(args: argparse.Namespace) -> int:
             )
         if storage is None:
             storage = store.connect(url, create=True)
-        kept = _evaluator.facts(args.space, space, options)
         arms = _arms.build(
             url, storage, name, space, plan, evaluator, kept, progress.note
         )
         for arm in arms:
             arm.store.put(_arms.FACT, plan.as_fact())
         summary = _arms.carry_out(arms, space, evaluator, plan, args.timeout, progress)
-    _arms.conclude(arms, space, url, summary, "the same command goes on")
+    _arms.conclude([arm.store for arm in arms], space, url, summary, "the same command goes on")
     return 130 if summary is None else 0
 
 

@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
                 progress.note, machine=here if mixed else None,
             )
             summary = _arms.carry_out(arms, space, evaluator, plan, args.timeout, progress)
-    _arms.conclude(arms, space, url, summary, "a worker started again goes on")
+    _arms.conclude([arm.store for arm in arms], space, url, summary, "a worker started again goes on")
     return 130 if summary is None else 0
 
 
