@@ -30,7 +30,7 @@ REASONS: Mapping[str, str] = {
     "energy_disturbed": "other work drew too much of the energy, and the source cannot tell it apart",
     "energy_still": "the energy counter stood still, or what it counted is nothing",
     "energy_window": "the energy is of a longer or shorter window than the latencies",
-    "energy_untold": "what the system says of its CPU time does not fit together",
+    "energy_untold": "what the system says of its CPU time or its counters does not fit together",
     "killed": "the study was killed while the trial ran; does not count as finished",
     "disturbed": "other work took part of the machine, twice; does not count as finished",
     "internal": "tuner itself failed; the traceback is in the log",
