@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from tuner.meter.background import Background
-from tuner.meter.machine_stat import MachineTimes, read_machine, why_not_the_machines
+from tuner.meter.machine_stat import (
+    MachineTimes,
+    online_cpus,
+    read_machine,
+    why_not_the_machines,
+)
 from tuner.meter.processes import PROC, AllProcesses, ProcessTree, all_processes
 
 SAMPLE_PERIOD_S = 1.0
@@ -103,7 +106,7 @@ class CpuWindow:
     is not this machine's, busy is what all processes in sight burned.
 
     Args:
-        proc: where ``/proc`` is; cpus: how many CPUs the machine has; clock: seconds.
+        proc: where ``/proc`` is; cpus: how many CPUs are online, numbered from 0; clock: seconds.
     """
 
     def __init__(
@@ -122,7 +125,8 @@ class CpuWindow:
         self._client = ProcessTree(client_pids, server_pids, everything)
         self._all = AllProcesses(everything)
         self._server_pids = tuple(server_pids)
-        self._cpus = cpus or psutil.cpu_count() or 1
+        self._online = frozenset(range(cpus)) if cpus else online_cpus()
+        self._cpus = len(self._online)
         watched = bool(server_pids or client_pids)
         self._start, self._start_s = read_machine(proc), clock()
         self._looks = [_Raw(0.0, self._start, 0.0, 0.0, 0.0)]
@@ -154,7 +158,7 @@ class CpuWindow:
         self._look(end, end_s)
         last = self._looks[-1]
         why = why_not_the_machines(
-            self._start, last.machine, self._cpus, last.elapsed_s, last.seen_s
+            self._start, last.machine, self._online, last.elapsed_s, last.seen_s
         )
         steal_s = 0.0
         if why is None and self._start is not None and last.machine is not None:
