@@ -290,8 +290,42 @@ def test_a_second_without_a_tick_is_enough_to_refuse(proc):
     assert opened.close().untold == "no process burned any CPU time in 1 s, by /proc/PID/stat"
 
 
-def test_processes_are_looked_at_once_a_second_where_there_are_any_to_look_at(proc):
-    assert window(proc)._background.period_s == 1.0
+def test_server_and_client_are_looked_at_four_times_a_second_and_all_others_once(
+    proc, monkeypatch
+):
+    scans = []
+    monkeypatch.setattr(
+        cpu_share, "all_processes", lambda folder: scans.append(proc.now_s) or all_processes(folder)
+    )
+    opened = window(proc)
+    for look in range(8):
+        burn(proc, 0.25, server=10 + look, client=5, other=1)
+        opened._sample()
+    assert scans == [1000.0, 1001.0, 1002.0]
+    looks = opened.close().looks
+    assert [round(look.server_s, 2) for look in looks[:4]] == [0.0, 0.10, 0.21, 0.33]
+    assert [round(look.client_s, 2) for look in looks[:4]] == [0.0, 0.05, 0.10, 0.15]
+
+
+def test_a_child_that_ends_between_two_looks_at_the_known_is_counted_once(proc):
+    proc.process(11, parent=SERVER, ticks=(40, 0, 0, 0))
+    opened = window(proc)
+    proc.process(11, parent=SERVER, ticks=(55, 0, 0, 0))
+    proc.passes(0.25, user=15)
+    opened._sample()
+    proc.end(11)
+    proc.process(SERVER, ticks=(500, 0, 60, 0))
+    proc.passes(0.25, user=5)
+    opened._sample()
+    proc.process(12, parent=SERVER, start=9, ticks=(10, 0, 0, 0))
+    proc.passes(0.25, user=10)
+    opened._sample()  # a child that nobody knows yet
+    shares = opened.close()
+    assert [look.server_s for look in shares.looks] == pytest.approx([0, 0.15, 0.20, 0.20, 0.30])
+
+
+def test_processes_are_looked_at_where_there_are_any_to_look_at(proc):
+    assert window(proc)._background.period_s == 0.25
     assert window(proc, server=())._background is not None
     assert window(proc, server=(), client=())._background is None
 

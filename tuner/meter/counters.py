@@ -17,11 +17,11 @@ from statistics import median
 
 from tuner.errors import UnavailableError
 from tuner.meter.background import Background
+from tuner.meter.uncertainty import LOOK_S
 
 MAX_ZONE_W = 2000.0
 """No single package or memory domain draws more; the largest server packages stay near 500 W."""
-MAX_PERIOD_S = 0.25
-"""Looks also are the parts of which the reading's interval is made."""
+MAX_PERIOD_S = LOOK_S
 STILL_S, STILL_UPDATES = 0.5, 3
 """A counter that does not move for so long, and for so many of its usual updates, stands still."""
 UPDATE_S = 0.002

@@ -16,9 +16,12 @@ from tuner.meter.machine_stat import (
     why_not_the_machines,
 )
 from tuner.meter.processes import PROC, AllProcesses, ProcessTree, all_processes
+from tuner.meter.uncertainty import LOOK_S
 
-SAMPLE_PERIOD_S = 1.0
-"""How often the trees are looked at inside a window, for processes that nobody waits for."""
+SAMPLE_PERIOD_S = LOOK_S
+"""How often server and client are looked at inside a window."""
+SCAN_PERIOD_S = 1.0
+"""How often all of /proc is, for processes that nobody waits for: 4 ms of CPU with 100 processes."""
 SURELY_SEEN_S = 1.0
 """A window of this length in which no process at all burned a clock tick tells of no clock."""
 
@@ -47,7 +50,7 @@ class CpuShares:
     missing_pids: tuple[int, ...]
     """Process ids that did not exist when the window opened: their time is in the rest."""
     looks: tuple[CpuLook, ...] = ()
-    """One about every second, the window's two ends included."""
+    """One about every ``SAMPLE_PERIOD_S``, the window's two ends included."""
     server_told: bool | None = None
     """Whether the server's processes were in sight; ``None`` = there is no server."""
     server_processes: int = 1
@@ -130,15 +133,22 @@ class CpuWindow:
         watched = bool(server_pids or client_pids)
         self._start, self._start_s = read_machine(proc), clock()
         self._looks = [_Raw(0.0, self._start, 0.0, 0.0, 0.0)]
+        self._scanned_s = self._start_s
         self._background = Background(self._sample, SAMPLE_PERIOD_S) if watched else None
 
     def _sample(self) -> None:
-        self._look(read_machine(self._proc), self._clock())
+        now, now_s = read_machine(self._proc), self._clock()
+        self._look(now, now_s, scan=now_s - self._scanned_s >= SCAN_PERIOD_S - SAMPLE_PERIOD_S / 2)
 
-    def _look(self, now: MachineTimes | None, now_s: float) -> None:
-        everything = all_processes(self._proc)
-        for tree in (self._server, self._client, self._all):
-            tree.sample(everything)
+    def _look(self, now: MachineTimes | None, now_s: float, *, scan: bool = True) -> None:
+        if scan:
+            self._scanned_s = now_s
+            everything = all_processes(self._proc)
+            for tree in (self._server, self._client, self._all):
+                tree.sample(everything)
+        else:
+            self._server.sample_known(self._proc)
+            self._client.sample_known(self._proc)
         self._looks.append(
             _Raw(
                 now_s - self._start_s, now, self._all.cpu_s, self._server.cpu_s, self._client.cpu_s
