@@ -123,7 +123,8 @@ class _Run:
             self._measure()
         finally:
             self._close()
-            share = machine.between(window_start, machine.snapshot())
+            end = machine.snapshot()
+            share = None if window_start is None else machine.between(window_start, end)
             if share is not None:
                 self.details["machine_window"] = {"busy": share.busy, "steal": share.steal}
         self._drain()

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -104,20 +105,13 @@ def mean_half_width(values: Sequence[float], part_s: float = 1.0) -> float:
     if scale <= 1e-12 * max(map(abs, values)):
         return 0.0  # even power: nothing but rounding between the parts
     apart /= scale
-    short = part_s < JITTER
-    rho = np.asarray(CORRELATIONS)[:, None, None] ** (part_s if short else 1.0)
-    lingering = rho ** np.abs(np.subtract.outer(np.arange(count), np.arange(count)))
-    noise = NOISE if short else (0.0,)
-    alike = np.concatenate([(1 - share) * lingering + share * np.eye(count) for share in noise])
-    inverse = np.linalg.inv(alike)
-    pull = inverse.sum(axis=2)
-    weight = pull.sum(axis=1)
+    inverse, log_size, pull, weight = _models(count, part_s)
     mean = pull @ apart / weight
     left = (inverse @ apart) @ apart - weight * mean**2
     left = np.maximum(left, np.finfo(float).tiny)
     degrees = count - 1
     # The scale integrated out.
-    log = -(np.linalg.slogdet(alike)[1] + np.log(weight) + degrees * np.log(left)) / 2
+    log = -(log_size + np.log(weight) + degrees * np.log(left)) / 2
     chance = np.exp(log - logsumexp(log))
     error = np.sqrt(left / degrees / weight)
 
@@ -129,6 +123,22 @@ def mean_half_width(values: Sequence[float], part_s: float = 1.0) -> float:
     while lacking(widest) < 0:
         widest *= 2
     return scale * float(brentq(lacking, 0.0, widest, xtol=1e-9))
+
+
+@lru_cache(maxsize=4)
+def _models(count: int, part_s: float) -> tuple[Any, Any, Any, Any]:
+    """Every way in which ``count`` parts may resemble each other: of their correlation matrices the
+    inverses, the logarithms of the determinants, the inverses' row sums, and the sums of those."""
+    import numpy as np
+
+    short = part_s < JITTER
+    rho = np.asarray(CORRELATIONS)[:, None, None] ** (part_s if short else 1.0)
+    lingering = rho ** np.abs(np.subtract.outer(np.arange(count), np.arange(count)))
+    noise = NOISE if short else (0.0,)
+    alike = np.concatenate([(1 - share) * lingering + share * np.eye(count) for share in noise])
+    inverse = np.linalg.inv(alike)
+    pull = inverse.sum(axis=2)
+    return inverse, np.linalg.slogdet(alike)[1], pull, pull.sum(axis=1)
 
 
 def mean_interval(values: Sequence[float]) -> Interval | None:
