@@ -30,7 +30,7 @@ REASONS: Mapping[str, str] = {
     "energy_disturbed": "other work drew too much of the energy, and the source cannot tell it apart",
     "energy_still": "the energy counter stood still, or what it counted is nothing",
     "energy_window": "the energy is of a longer or shorter window than the latencies",
-    "energy_untold": "what the system says of its CPU time does not fit together",
+    "energy_untold": "what the system says of its CPU time or its counters does not fit together",
     "killed": "the study was killed while the trial ran; does not count as finished",
     "disturbed": "other work took part of the machine, twice; does not count as finished",
     "internal": "tuner itself failed; the traceback is in the log",
@@ -71,7 +71,8 @@ METRICS: Mapping[str, MetricInfo] = {
     "error_rate": MetricInfo("", "minimize", "share of requests in error"),
     "energy_per_request_j": MetricInfo("J", "minimize", "energy per request"),
     "energy_net_per_request_j": MetricInfo("J", "minimize", "energy per request above idle"),
-    "power_average_w": MetricInfo("W", "minimize", "average power"),
+    "power_average_w": MetricInfo("W", "minimize", "average power of serving"),
+    "power_total_w": MetricInfo("W", "minimize", "average power of all that the source sees"),
 }
 
 
@@ -164,6 +165,12 @@ class EnergyReading:
 
     @property
     def average_w(self) -> float:
+        """Watts that serving is charged with: energy per request x answered requests per second."""
+        return self.server_j / self.window_s
+
+    @property
+    def total_w(self) -> float:
+        """Watts of all that the source sees, the client's and others' work included."""
         return self.gross_j / self.window_s
 
 
@@ -252,6 +259,7 @@ class Measurement:
             "energy_per_request_j": per_request,
             "energy_net_per_request_j": net,
             "power_average_w": energy.average_w if energy else None,
+            "power_total_w": energy.total_w if energy else None,
         }
 
     def intervals(self) -> dict[str, tuple[float, float | None] | None]:
@@ -266,6 +274,9 @@ class Measurement:
             "latency_p99_ms": stage.latency_p99_interval_ms,
         }
         answered = (stage.throughput_rps or 0.0) * stage.window_s
+        if energy is not None:
+            held, window_s = energy.server_interval_j, energy.window_s
+            found["power_average_w"] = held and (held[0] / window_s, held[1] / window_s)
         if energy is not None and answered:
             net = None if energy.resolved_net_j is None else energy.net_interval_j
             for name, bounds in (("energy_per_request_j", energy.server_interval_j),
@@ -317,6 +328,20 @@ def to_json(record: Any) -> Any:
     if isinstance(record, (list, tuple)):
         return [to_json(v) for v in record]
     return record
+
+
+def metrics_of(measurement: Mapping[str, Any]) -> dict[str, float | None]:
+    """The metrics of a stored measurement, as ``Measurement.metrics`` means them.
+
+    Records of before hold as ``power_average_w`` the power of all that the source sees.
+    """
+    metrics = dict(measurement.get("metrics") or {})
+    energy = measurement.get("energy") or {}
+    if metrics.get("power_average_w") is not None and "power_total_w" not in metrics and energy:
+        taken_j = (energy.get("client_j") or 0.0) + (energy.get("others_j") or 0.0)
+        metrics["power_total_w"] = metrics["power_average_w"]
+        metrics["power_average_w"] = (energy["gross_j"] - taken_j) / energy["window_s"]
+    return metrics
 
 
 OTHERS_TAKEN_OFF = "others' work taken off"

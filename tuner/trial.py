@@ -74,13 +74,17 @@ class MeteredWindow:
         self._open = False
         self.reading: EnergyReading | None = None
         self.lost: str | None = None
-        """Why the energy is missing, when the source vanished inside the window."""
+        """Why the energy is missing, when the source vanished before or inside the window."""
         self.paused: str | None = None
         """That the meter's window went on for longer than the latencies': a pause, which passes."""
 
     def window_opened(self, client_pids: Sequence[int]) -> None:
-        self._meter.open(self._deployment.pids(), client_pids)
-        self._open = True
+        try:
+            self._meter.open(self._deployment.pids(), client_pids)
+        except UnavailableError as error:
+            self.lost = str(error)
+        else:
+            self._open = True
 
     def window_closed(self) -> None:
         if self._open:

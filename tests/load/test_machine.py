@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -160,6 +160,38 @@ def test_proc_is_read_at_the_windows_ends_alone(proc: Proc) -> None:
     watched.window_closed()
     watched.window_closed()
     assert proc.scans - opened == 1
+
+
+class Raising:
+    """An observer that fails at one of its calls."""
+
+    def __init__(self, at: str) -> None:
+        self.at, self.told = at, list[str]()
+
+    def _tell(self, what: str) -> None:
+        self.told.append(what)
+        if what == self.at:
+            raise RuntimeError(what)
+
+    def window_opened(self, client_pids: Sequence[int]) -> None:
+        self._tell("opened")
+
+    def window_closed(self) -> None:
+        self._tell("closed")
+
+    def should_stop(self) -> str | None:
+        return None
+
+
+def test_the_machine_is_told_though_the_inner_observer_fails_to_close(proc: Proc) -> None:
+    proc.processes = {1: (0, 0.0)}
+    watched = Neighbours(lambda: (), Raising("closed"))
+    watched.window_opened(())
+    proc.pass_time(10.0, busy_s=1.0)
+    with pytest.raises(RuntimeError, match="closed"):
+        watched.window_closed()
+    result = watched.judged(measured(10, 1).stage)
+    assert "machine_window" in result.details
 
 
 @contextmanager

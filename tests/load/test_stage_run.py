@@ -502,3 +502,16 @@ def test_every_request_of_the_window_is_kept_where_a_file_is_asked(
     assert np.diff(kept["due_s"]) == pytest.approx(np.full(39, 0.1))
     doomed = drive(Script(doomed_in_warmup=always), samples_file=tmp_path / "none.npz")
     assert doomed.samples_file is None and not (tmp_path / "none.npz").exists()
+
+
+def test_an_observer_that_fails_to_open_the_window_is_told_of_its_end(
+    drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(self: Observer, client_pids: Sequence[int]) -> None:
+        raise RuntimeError("no window")
+
+    monkeypatch.setattr(Observer, "window_opened", opened)
+    script = Script()
+    with pytest.raises(RuntimeError, match="no window"):
+        drive(script)
+    assert len(script.values("told closed")) == 1

@@ -23,7 +23,14 @@ class ScriptedProc:
 
     def write_machine(self, text: str | None = None) -> None:
         line = " ".join(str(ticks) for ticks in self.machine.values())
-        (self.folder / "stat").write_text(text if text is not None else f"cpu  {line}\ncpu0 1 2\n")
+        (self.folder / "stat").write_text(
+            f"cpu  {line}\n{self.lines()}intr 5 0 1\n" if text is None else text
+        )
+
+    def lines(self) -> str:
+        """Each CPU's own line: its part of all that was told in user time."""
+        ticks = [sum(list(self.machine.values())[:8]) // self.cpus] * self.cpus
+        return "".join(f"cpu{cpu} {n} 0 0 0\n" for cpu, n in enumerate(ticks))
 
     def process(self, pid: int, *, parent: int = 1, start: int = 7, ticks=(0, 0, 0, 0)) -> None:
         """Tell ``ticks`` (user, system, children's user, children's system) of a process."""

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import time
+
+import psutil
 import pytest
 
 from tests.meter.scripted_proc import ScriptedProc
 from tuner.meter import CpuTimeMeter, cpu_share
 from tuner.meter.cpu_share import CpuShares, CpuWindow
-from tuner.meter.machine_stat import MachineTimes, read_machine, why_not_the_machines
+from tuner.meter.machine_stat import (
+    MachineTimes,
+    online_cpus,
+    read_machine,
+    why_not_the_machines,
+)
 from tuner.meter.processes import ProcessTree, all_processes, read_process
 
 SERVER, CLIENT, OTHER = 10, 20, 30
@@ -181,6 +189,76 @@ def test_where_proc_stat_is_not_the_machines_the_processes_own_time_counts(proc,
     assert shares.steal_s == 0.0 and shares.untold is None
 
 
+def machine_of(cpus: int, at_s: float, *, whole: float | None = None, lacking=(), still=()):
+    """All CPUs idle, told at ``at_s``; the first line is of ``whole`` CPUs."""
+    each = {n: 7.0 if n in still else at_s for n in range(cpus) if n not in lacking}
+    total_s = at_s * (len(each) if whole is None else whole)
+    return MachineTimes(total_s, total_s, 0.0, each)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "says"),
+    [
+        ({}, {}, None),
+        ({"lacking": [17]}, {"lacking": [17]}, "shows 31 of the 32 CPUs that are online, not CPU 17"),
+        ({"lacking": range(32)}, {"lacking": range(32), "whole": 32}, "shows 0 of the 32 CPUs"),
+        ({}, {"lacking": [3]}, "shows 32 CPUs before the window and 31 after"),
+        ({"still": [4, 9]}, {"still": [4, 9]}, "the time of CPU 4, 9 does not go on in /proc/stat"),
+        ({"whole": 31}, {"whole": 31}, "tells 310 s of CPU time of all CPUs, and 320 s"),
+    ],
+)
+def test_one_cpu_of_32_that_is_not_shown_is_found(start, end, says):
+    start.setdefault("whole", 32 if not start.get("lacking") else None)
+    first, last = machine_of(32, 100.0, **start), machine_of(32, 110.0, **end)
+    if start.get("lacking") == range(32):
+        first = machine_of(32, 100.0, lacking=range(32), whole=32)
+    if end.get("lacking") == [3]:
+        last = machine_of(32, 110.0, lacking=[3], whole=31.99)
+    why = why_not_the_machines(first, last, range(32), 10.0, 0.0)
+    assert why is None if says is None else says in why
+
+
+def test_cpus_that_are_offline_are_not_missed(tmp_path):
+    file = tmp_path / "online"
+    file.write_text("0-3,8\n")
+    assert online_cpus(file) == {0, 1, 2, 3, 8}
+    first, last = (
+        MachineTimes(5 * t + 900, 5 * t, 0.0, dict.fromkeys((0, 1, 2, 3, 8), t)) for t in (50.0, 60.0)
+    )
+    assert why_not_the_machines(first, last, online_cpus(file), 10.0, 0.0) is None
+    more = range(5)
+    assert "not CPU 4, and CPU 8, which is not" in why_not_the_machines(first, last, more, 10.0, 0.0)
+
+
+@pytest.mark.parametrize("text", ["", "all\n", None])
+def test_where_sys_does_not_tell_who_is_online_the_systems_number_counts(tmp_path, text):
+    file = tmp_path / "online"
+    if text is not None:
+        file.write_text(text)
+    assert len(online_cpus(file)) == psutil.cpu_count()
+
+
+def test_others_are_not_charged_with_the_time_of_a_cpu_that_is_not_shown(proc):
+    """31 of 32: /proc/stat's sum is 3 % short, which taken as busy is one CPU's whole time."""
+    proc.cpus = 32
+    proc.write_machine()
+    opened = window(proc)
+    burn(proc, 10.0, 300, 100, 250)
+    proc.machine["idle"] -= 1000
+    proc.write_machine()
+    text = (proc.folder / "stat").read_text().replace("cpu17 ", "cup17 ")
+    proc.write_machine(text)
+    shares = opened.close()
+    assert "/proc/stat" in shares.not_the_machines and shares.cpus == 32
+    assert shares.rest_s == pytest.approx(2.5)
+
+
+def test_this_machines_own_stat_is_believed():
+    opened = CpuWindow()
+    time.sleep(1.1)
+    assert opened.close().not_the_machines is None
+
+
 def test_a_process_that_somebody_outside_sent_in_is_others_work(proc):
     """As `docker exec` does: its parent lies outside, so no tree that was seen before leads to it."""
     opened = window(proc)
@@ -212,8 +290,42 @@ def test_a_second_without_a_tick_is_enough_to_refuse(proc):
     assert opened.close().untold == "no process burned any CPU time in 1 s, by /proc/PID/stat"
 
 
-def test_processes_are_looked_at_once_a_second_where_there_are_any_to_look_at(proc):
-    assert window(proc)._background.period_s == 1.0
+def test_server_and_client_are_looked_at_four_times_a_second_and_all_others_once(
+    proc, monkeypatch
+):
+    scans = []
+    monkeypatch.setattr(
+        cpu_share, "all_processes", lambda folder: scans.append(proc.now_s) or all_processes(folder)
+    )
+    opened = window(proc)
+    for look in range(8):
+        burn(proc, 0.25, server=10 + look, client=5, other=1)
+        opened._sample()
+    assert scans == [1000.0, 1001.0, 1002.0]
+    looks = opened.close().looks
+    assert [round(look.server_s, 2) for look in looks[:4]] == [0.0, 0.10, 0.21, 0.33]
+    assert [round(look.client_s, 2) for look in looks[:4]] == [0.0, 0.05, 0.10, 0.15]
+
+
+def test_a_child_that_ends_between_two_looks_at_the_known_is_counted_once(proc):
+    proc.process(11, parent=SERVER, ticks=(40, 0, 0, 0))
+    opened = window(proc)
+    proc.process(11, parent=SERVER, ticks=(55, 0, 0, 0))
+    proc.passes(0.25, user=15)
+    opened._sample()
+    proc.end(11)
+    proc.process(SERVER, ticks=(500, 0, 60, 0))
+    proc.passes(0.25, user=5)
+    opened._sample()
+    proc.process(12, parent=SERVER, start=9, ticks=(10, 0, 0, 0))
+    proc.passes(0.25, user=10)
+    opened._sample()  # a child that nobody knows yet
+    shares = opened.close()
+    assert [look.server_s for look in shares.looks] == pytest.approx([0, 0.15, 0.20, 0.20, 0.30])
+
+
+def test_processes_are_looked_at_where_there_are_any_to_look_at(proc):
+    assert window(proc)._background.period_s == 0.25
     assert window(proc, server=())._background is not None
     assert window(proc, server=(), client=())._background is None
 
@@ -227,8 +339,10 @@ def test_a_short_or_serverless_window_without_a_tick_is_no_reason_to_refuse(proc
 
 def test_how_far_the_parts_may_be_apart_is_a_tenth_and_a_step_of_each_cpu():
     def told(total_s, busy_s=0.0, seen_s=0.0):
-        start, end = MachineTimes(50.0, 40.0, 0.0), MachineTimes(50 + total_s, 60 - busy_s, 0.0)
-        return why_not_the_machines(start, end, 2, 10.0, seen_s)
+        start = MachineTimes(50.0, 40.0, 0.0, {0: 25.0, 1: 25.0})
+        each_s = 25 + total_s / 2
+        end = MachineTimes(50 + total_s, 60 - busy_s, 0.0, {0: each_s, 1: each_s})
+        return why_not_the_machines(start, end, {0, 1}, 10.0, seen_s)
 
     assert told(20.0) is None
     assert told(22.09) is None and told(17.91) is None  # 10 % of 20 s and 2 x 50 ms
@@ -239,10 +353,11 @@ def test_how_far_the_parts_may_be_apart_is_a_tenth_and_a_step_of_each_cpu():
 
 def test_the_first_line_of_stat_is_told_in_seconds(proc):
     assert read_machine(proc.folder) == MachineTimes(
-        pytest.approx(961.0), pytest.approx(903.0), pytest.approx(0.6)
+        pytest.approx(961.0), pytest.approx(903.0), pytest.approx(0.6),
+        {0: pytest.approx(480.5), 1: pytest.approx(480.5)},
     )
-    proc.write_machine("cpu 100 0 0 200\n")  # Linux 2.4
-    assert read_machine(proc.folder) == MachineTimes(3.0, 2.0, 0.0)
+    proc.write_machine("cpu 100 0 0 200\ncpu3 100 0 0 150\ncpufreq 7\n")  # Linux 2.4
+    assert read_machine(proc.folder) == MachineTimes(3.0, 2.0, 0.0, {3: 2.5})
 
 
 def test_one_line_of_a_process_is_read_to_the_tick(proc):

@@ -145,7 +145,8 @@ def test_a_client_that_ends_inside_the_window_keeps_what_it_burned(burner):
 
 
 def test_a_process_that_was_reaped_inside_the_window_counts_as_last_seen(monkeypatch):
-    monkeypatch.setattr("tuner.meter.cpu_share.SAMPLE_PERIOD_S", 0.02)
+    for period in ("SAMPLE_PERIOD_S", "SCAN_PERIOD_S"):
+        monkeypatch.setattr(f"tuner.meter.cpu_share.{period}", 0.02)
     client = psutil.Popen([os.sys.executable, "-c", ENDS_EARLY])
     window = CpuWindow([], [client.pid])
     client.wait(20)

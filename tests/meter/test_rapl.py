@@ -65,15 +65,22 @@ def test_the_users_error_says_how_to_get_permission(monkeypatch):
 
 
 @pytest.mark.private_mounts
-def test_a_zone_taken_away_inside_the_window_is_an_error_not_a_number():
+@pytest.mark.parametrize("part", ["package-0", "package-0/dram"])
+def test_a_zone_taken_away_inside_the_window_is_no_number_and_takes_no_package_away(part):
     tree = mounted_tree()
     meter = RaplMeter()
     with tree.running({"package-0": 50}):
         meter.open()
-        time.sleep(0.1)
-        tree.take_away("package-0/dram")
-        with pytest.raises(UnavailableError, match=r"intel-rapl:0:2/energy_uj: cannot be read"):
-            meter.close()
+        time.sleep(0.3)
+        tree.take_away(part)
+        if part == "package-0":
+            with pytest.raises(UnavailableError, match=r"intel-rapl:0/energy_uj: cannot be read"):
+                meter.close()
+        else:
+            reading = meter.close()
+            assert reading.domains == ("package-0",) and reading.gross_j > 0
+            missing = reading.details["domains_missing"]["dram-0"]
+            assert "intel-rapl:0:2/energy_uj: cannot be read" in missing
     with pytest.raises(RuntimeError):
         meter.close()
 

@@ -12,13 +12,14 @@ from tuner.measurement import (
     EnergyReading,
     Measurement,
     energy_basis,
+    metrics_of,
     to_json,
     why_not_comparable,
 )
-from tuner.meter import CpuTimeMeter, FakeMeter, NvmlMeter, measure_idle
+from tuner.meter import CompositeMeter, CpuTimeMeter, FakeMeter, NvmlMeter, measure_idle
 from tuner.meter.counters import Counter, CounterWindow
 from tuner.meter.cpu_share import CpuLook, CpuShares
-from tuner.meter.uncertainty import half_width_j, mean_half_width, mean_interval
+from tuner.meter.uncertainty import fields, half_width_j, mean_half_width, mean_interval
 
 from .fake_nvml import FakeNvml
 
@@ -35,7 +36,7 @@ def test_resolution_stays_in_a_window_of_even_power():
     assert both == pytest.approx((half_width_j(range(5), drawn) ** 2 + 9) ** 0.5)
 
 
-def test_looks_closer_than_a_second_are_joined_and_a_rest_joins_the_last_part():
+def test_looks_closer_than_a_part_are_joined_and_a_rest_joins_the_last_part():
     times = [0.1 * i for i in range(45)]
     even = [10 * t for t in times]
     assert half_width_j(times, even) == pytest.approx(0, abs=1e-9)
@@ -69,11 +70,13 @@ def test_estimate_takes_its_interval_from_looks_inside_the_window(monkeypatch):
     meter._window = type("Window", (), {"close": lambda self: shares, "abandon": lambda self: None})()
     reading = meter.close()
     low, high = reading.server_interval_j
-    assert (low + high) / 2 == pytest.approx(reading.server_j) and reading.server_j == 100
+    assert low == 40 and reading.server_j == 100  # idle power for 4 s is sure
     assert reading.samples == 5
     # A clock tick of user and one of system time of one process, at 20 J a CPU second.
     assert reading.resolution_j == pytest.approx(0.4)
-    half, net_half = (high - low) / 2, reading.net_interval_j[1] - reading.net_j
+    half, net_half = high - reading.server_j, reading.net_interval_j[1] - reading.net_j
+    assert half == pytest.approx(half_width_j(range(5), [0, 30, 50, 80, 100], 0.4))
+    assert reading.net_interval_j[0] == 0
     assert net_half == pytest.approx((half**2 + 4.0**2) ** 0.5)
 
 
@@ -170,11 +173,82 @@ def test_an_energy_below_nothing_or_without_end_is_an_error_in_every_reading(nam
 
 def test_serving_is_charged_with_the_whole_less_the_clients_and_the_others_work():
     reading = EnergyReading("any", "estimate", ("x",), 2.0, 10.0, client_j=3.0, others_j=2.5)
-    assert reading.server_j == 4.5 and reading.average_w == 5.0
+    assert reading.server_j == 4.5 and reading.average_w == 2.25 and reading.total_w == 5.0
+
+
+def test_power_and_energy_of_serving_are_of_the_same_joules():
+    """1 J a request x 25 requests/s = 25 W, whatever others draw beside it."""
+    alone = _measured(3.0)
+    crowded = replace(alone.energy, gross_j=180.0, others_j=60.0, client_j=20.0)
+    shared = Measurement(alone.stage, crowded)
+    for measured, total_w in ((alone, 25.0), (shared, 45.0)):
+        metrics = measured.metrics()
+        answered_rps = 100 / 4.0
+        assert metrics["energy_per_request_j"] == pytest.approx(1.0)
+        assert metrics["power_average_w"] == pytest.approx(
+            metrics["energy_per_request_j"] * answered_rps
+        )
+        assert metrics["power_total_w"] == pytest.approx(total_w)
+        assert measured.intervals()["power_average_w"] == pytest.approx((22.5, 27.5))
+
+
+def test_a_stored_power_of_all_that_the_source_saw_is_told_as_that():
+    energy = {"gross_j": 180.0, "client_j": 20.0, "others_j": 60.0, "window_s": 4.0}
+    before = {"metrics": {"power_average_w": 45.0, "latency_p99_ms": 3.0}, "energy": energy}
+    now = {"power_average_w": 25.0, "power_total_w": 45.0, "latency_p99_ms": 3.0}
+    assert metrics_of(before) == now
+    assert metrics_of({"metrics": now, "energy": energy}) == now
+    nothing = {"power_average_w": None}
+    assert metrics_of({"metrics": nothing, "energy": None}) == nothing and metrics_of({}) == {}
+
+
+@pytest.mark.parametrize(
+    ("server_j", "net_j", "least_j", "server", "net"),
+    [
+        (100.0, 60.0, 0.0, (0.0, 220.0), (0.0, 180.0)),  # a half-width of 120 J
+        (100.0, 60.0, 40.0, (40.0, 220.0), (0.0, 180.0)),
+        (500.0, 460.0, 40.0, (380.0, 620.0), (340.0, 580.0)),
+        (39.0, -1.0, 0.0, (0.0, 159.0), (-1.0, 119.0)),  # the baseline's own error stays inside
+    ],
+)
+def test_no_interval_of_energy_reaches_below_what_physics_allows(
+    server_j, net_j, least_j, server, net
+):
+    told = fields(server_j, net_j, 120.0, 0.1, 4.0, (10.0, 10.0), least_j)
+    assert told["server_interval_j"] == pytest.approx(server)
+    assert told["net_interval_j"] == pytest.approx(net)
+
+
+def test_a_baseline_whose_interval_is_cut_off_at_nothing_keeps_its_error_in_the_net_energy():
+    low, high = mean_interval([1.0, 9.0, 2.0, 8.0])
+    assert low == 0.0 and high == pytest.approx(5.0 + mean_half_width([1.0, 9.0, 2.0, 8.0]))
+    told = fields(100.0, 80.0, 3.0, 0.1, 4.0, (low, high))  # 5 W for 4 s
+    idle_j = (high - 5.0) * 4
+    assert told["net_interval_j"][1] - 80 == pytest.approx((3.0**2 + idle_j**2) ** 0.5)
+
+
+def test_a_joined_source_adds_up_the_parts_errors_though_one_was_cut_off():
+    def part(server_j, interval_j):
+        return EnergyReading("x", "counter", ("x",), 4.0, server_j, server_interval_j=interval_j)
+
+    class Part(FakeMeter):
+        def __init__(self, name, reading):
+            super().__init__()
+            self.name, self.reading = name, reading
+
+        def close(self):
+            super().close()
+            return self.reading
+
+    joined = CompositeMeter(
+        [Part("one", part(10.0, (0.0, 40.0))), Part("other", part(100.0, (90.0, 110.0)))]
+    )
+    joined.open()
+    assert joined.close().server_interval_j == pytest.approx((90.0, 150.0))
 
 
 @pytest.mark.parametrize("metric", ["energy_per_request_j", "energy_net_per_request_j",
-                                    "power_average_w"])
+                                    "power_average_w", "power_total_w"])
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [({"invalid": "why", "invalid_reason": "energy_disturbed"}, "energy_disturbed"),

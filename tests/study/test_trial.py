@@ -127,6 +127,19 @@ def test_a_valid_stage_becomes_a_measurement_with_the_energy_of_its_window(
     assert outcome.deployment == {"command_line": ["server"], "memory_peak_mb": None}
 
 
+def test_a_meter_that_cannot_open_its_window_is_a_lost_energy_and_ends_no_study(
+    runner: TrialRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opens(*pids: Any) -> None:
+        raise UnavailableError("package-0: gone")
+
+    monkeypatch.setattr(runner.bench.meter, "open", opens)
+    stages(monkeypatch, stage())
+    (outcome,) = run(runner, tmp_path)
+    assert isinstance(outcome, Failure)
+    assert (outcome.reason, outcome.message) == ("energy_lost", "package-0: gone")
+
+
 def test_a_disturbed_stage_is_repeated_once_and_says_so(
     runner: TrialRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,10 +40,12 @@ class Neighbours:
         self._window = machine.Span(self._server_pids(), client_pids)
 
     def window_closed(self) -> None:
-        if self._inner is not None:
-            self._inner.window_closed()
-        if self._window is not None and not self._closed:
-            self._closed, self._told = True, self._window.ended()
+        try:
+            if self._inner is not None:
+                self._inner.window_closed()
+        finally:
+            if self._window is not None and not self._closed:
+                self._closed, self._told = True, self._window.ended()
 
     def should_stop(self) -> str | None:
         return self._inner.should_stop() if self._inner is not None else None

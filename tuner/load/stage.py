@@ -114,15 +114,17 @@ class _Run:
         self.opened_s = self.watch.opened_s = time.monotonic() + LEAD_S
         self.clients.command(f"open {self.opened_s!r}")
         self.details["window_opened_monotonic_s"] = self.opened_s
-        with placement.urgent():
-            _sleep_until(self.opened_s)
-            self.observer.window_opened(self.clients.pids())
-        window_start = machine.snapshot()
+        window_start = None
         try:
+            with placement.urgent():
+                _sleep_until(self.opened_s)
+                self.observer.window_opened(self.clients.pids())
+            window_start = machine.snapshot()
             self._measure()
         finally:
             self._close()
-            share = machine.between(window_start, machine.snapshot())
+            end = machine.snapshot()
+            share = None if window_start is None else machine.between(window_start, end)
             if share is not None:
                 self.details["machine_window"] = {"busy": share.busy, "steal": share.steal}
         self._drain()

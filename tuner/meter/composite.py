@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
-from tuner.errors import UsageError
+from tuner.errors import UnavailableError, UsageError
 from tuner.measurement import EnergyReading
 from tuner.meter.base import Meter, net_j
 from tuner.meter.uncertainty import fields
@@ -42,7 +43,8 @@ class CompositeMeter(Meter):
                 opened.append(part)
         except BaseException:
             for part in reversed(opened):
-                part.close()
+                with suppress(UnavailableError):  # the first failure tells
+                    part.close()
             raise
 
     def close(self) -> EnergyReading:
@@ -89,7 +91,10 @@ class CompositeMeter(Meter):
             },
             invalid=no_result[1],
             invalid_reason=no_result[0],
-            **fields(server_j, net, half_j, resolution_j, window_s, self.idle_interval_w),
+            **fields(
+                server_j, net, half_j, resolution_j, window_s, self.idle_interval_w,
+                least_j=sum(r.server_interval_j[0] for r in readings if r.server_interval_j),
+            ),
         )
 
     def release(self) -> None:
@@ -106,4 +111,5 @@ def _sum(shares: Iterable[float | None]) -> float | None:
 
 def _half_j(reading: EnergyReading) -> float | None:
     bounds = reading.server_interval_j
-    return None if bounds is None else (bounds[1] - bounds[0]) / 2
+    # The upper half: the lower one may have been cut off at what is possible.
+    return None if bounds is None else bounds[1] - reading.server_j

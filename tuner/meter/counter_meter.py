@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from tuner.errors import UnavailableError
 from tuner.measurement import EnergyReading
 from tuner.meter.base import Meter, net_j
 from tuner.meter.counters import Counter, CounterWindow
 from tuner.meter.cpu_share import CpuShares, CpuWindow
-from tuner.meter.mirrors import Mirrors
+from tuner.meter.mirrors import PATIENCE_S, Mirrors
 from tuner.meter.power_model import IDLE_FRACTION
 from tuner.meter.uncertainty import fields, half_width_j
 
-UPDATE_S = 0.002
-"""RAPL's counters advance in steps of about a millisecond: one step at each end of the window."""
 ATTRIBUTED = "attributed, not measured: (gross_j - idle_w x window) x client's CPU seconds / busy CPU seconds"
 NOT_ATTRIBUTED = "not told apart: without an idle baseline the dynamic part is unknown"
-
-
+FIRST_LOOK_S = 0.05
+"""How long the first look may take; the looks inside windows go on with it."""
 OTHERS_LIMIT = 0.10
 """Beyond this share of others a counter's reading is no result (docs/energy.md says why)."""
 
@@ -72,7 +71,7 @@ class CounterMeter(Meter):
         self._windows: tuple[CpuWindow, CounterWindow] | None = None
         self._mirrors = Mirrors(self._counters)
         self._mirrors.look()
-        self._mirrors.settle()
+        self._mirrors.settle(FIRST_LOOK_S)
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -89,9 +88,15 @@ class CounterMeter(Meter):
             raise RuntimeError(f"{self.name}: the window is open already")
         shares = CpuWindow(server_pids, client_pids)
         try:
-            self._windows = shares, CounterWindow(self._counters)
+            counters = CounterWindow(self._counters, on_look=self._mirrors.look)
         except BaseException:
             shares.abandon()
+            raise
+        self._windows = shares, counters
+        try:
+            _refuse_lost_packages(counters.lost)
+        except UnavailableError:
+            self.release()
             raise
 
     def close(self) -> EnergyReading:
@@ -103,27 +108,25 @@ class CounterMeter(Meter):
             window_s, joules = counter_window.close()
         finally:
             shares = cpu_window.close()
-        self._mirrors.look()
-        self._mirrors.settle()
-        mirrors, missing = self._mirrors.found(), dict(self._missing)
-        still_s = {
-            name: seconds
-            for name, seconds in counter_window.stood_still_s().items()
-            if name not in mirrors
-        }
+        _refuse_lost_packages(counter_window.lost)
+        still_s = counter_window.stood_still_s()
+        apart = {**counter_window.lost, **still_s}
+        self._mirrors.settle(PATIENCE_S, apart)
+        mirrors, missing = self._mirrors.found(), {**self._missing, **counter_window.lost}
         for name, seconds in still_s.items():
-            if not name.startswith("package-"):
-                missing[name] = f"stood still for {seconds:.3g} s"
+            if name not in mirrors and not name.startswith("package-"):
+                missing.setdefault(name, f"stood still for {seconds:.3g} s")
         domains = tuple(name for name in self.domains if name not in missing)
         gross_j = sum(joules[name] for name in domains)
         client_j = client_share_j(gross_j, self.idle_w, shares)
         server_j = gross_j - (client_j or 0.0)
         net = net_j(server_j, self.idle_w, window_s)
         share = others_share(gross_j, client_j, self.idle_w, shares)
-        reason, why = _no_result(still_s, shares, share)
-        resolution_j = gross_j / window_s * UPDATE_S
+        still_s = {name: seconds for name, seconds in still_s.items() if name in domains}
+        reason, why = _no_result(still_s, self._mirrors.undecided(apart), shares, share)
+        resolution_j = gross_j / window_s * counter_window.update_s(domains)
         # The client's attributed share is taken as exact: the interval is the whole's.
-        counted = [place for place, name in enumerate(joules) if name in domains]
+        counted = [place for place, c in enumerate(self._counters) if c.name in domains]
         half_j = half_width_j(
             [when_s for when_s, _ in counter_window.looks],
             [sum(each[place] for place in counted) for _, each in counter_window.looks],
@@ -159,8 +162,18 @@ class CounterMeter(Meter):
             window.abandon()
 
 
+def _refuse_lost_packages(lost: Mapping[str, str]) -> None:
+    """Raises UnavailableError: the sum without a package is not the machine's."""
+    for name, why in lost.items():
+        if name.startswith("package-"):
+            raise UnavailableError(why if name in why else f"{name}: {why}")
+
+
 def _no_result(
-    still_s: Mapping[str, float], shares: CpuShares, share: float | None
+    still_s: Mapping[str, float],
+    undecided: Mapping[str, str],
+    shares: CpuShares,
+    share: float | None,
 ) -> tuple[str, str] | tuple[None, None]:
     """Reason and words where the reading is no result."""
     for name, seconds in still_s.items():
@@ -169,6 +182,11 @@ def _no_result(
                 f"{name}: the energy counter stood still for {seconds:.3g} s, with the CPUs busy "
                 f"{shares.busy_share:.0%} of the time"
             )
+    for name, other in undecided.items():
+        return "energy_untold", (
+            f"{name} stood at the same value as {other} at every look, but moved too seldom to tell "
+            "whether it shows the same counter; measure longer"
+        )
     if share is not None and share > OTHERS_LIMIT:
         return "energy_disturbed", (
             f"other work took {share:.0%} of the energy or of the CPUs' time, which a counter "

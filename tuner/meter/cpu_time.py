@@ -103,7 +103,10 @@ class CpuTimeMeter(Meter):
             },
             invalid=shares.untold,
             invalid_reason="energy_untold" if shares.untold else None,
-            **fields(server_j, net, half_j, resolution_j, shares.window_s, self.idle_interval_w),
+            **fields(
+                server_j, net, half_j, resolution_j, shares.window_s, self.idle_interval_w,
+                least_j=model.idle_w * shares.window_s,
+            ),
         )
 
     def release(self) -> None:

@@ -4,16 +4,18 @@ Each die's zone then holds what the whole socket drew, and their sum counts it a
 dies. Names do not tell: true dies are named alike. The values do: two counters of their own, which
 advance in steps of 15 to 61 microjoules and start again after tens of kilojoules, do not stand at the
 same microjoule again and again while they move, whereas mirrors do at each look that does not fall
-into an update.
+into an update. A counter that has not moved yet tells nothing, so it is looked at until it has.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
 
+from tuner.errors import UnavailableError
 from tuner.meter.counters import Counter
 
 SURE = 3
@@ -22,7 +24,8 @@ ROUNDS = 5
 """Tries at one look: an update of the counter may fall between two reads."""
 WAIT_S = 0.004
 """Between looks that are made only to be sure; counters advance about every millisecond."""
-MOST_WAITS = 12
+PATIENCE_S = 2.0
+"""How long to wait for the next update of counters that are seen to move, but slowly."""
 
 
 @dataclass
@@ -47,18 +50,22 @@ class Mirrors:
             if kinds[one] == kinds[other]
         ]
 
-    def look(self) -> None:
-        """Compare once all of which it is not sure yet.
+    def _unsure(self) -> list[_Pair]:
+        return [pair for pair in self._pairs if pair.equal < SURE and pair.differed < SURE]
 
-        Raises:
-            UnavailableError: a counter cannot be read.
-        """
-        pairs = [pair for pair in self._pairs if pair.equal < SURE and pair.differed < SURE]
+    def look(self) -> None:
+        """Compare once all of which it is not sure yet; what cannot be read is passed over."""
+        pairs = self._unsure()
         wanted = sorted({place for pair in pairs for place in (pair.one, pair.other)})
         rounds: list[dict[int, float]] = []
         while pairs and len(rounds) < ROUNDS:
-            rounds.append({place: self._counters[place].read_j() for place in wanted})
-            if all(rounds[-1][pair.one] == rounds[-1][pair.other] for pair in pairs):
+            values: dict[int, float] = {}
+            for place in wanted:
+                with suppress(UnavailableError):
+                    values[place] = self._counters[place].read_j()
+            rounds.append(values)
+            pairs = [pair for pair in pairs if pair.one in values and pair.other in values]
+            if all(values[pair.one] == values[pair.other] for pair in pairs):
                 break
         for pair in pairs:
             same = [v[pair.one] for v in rounds if v[pair.one] == v[pair.other]]
@@ -69,14 +76,35 @@ class Mirrors:
                 pair.equal += pair.last_j is not None
                 pair.last_j = same[0]
 
-    def settle(self) -> None:
-        """Look until it is sure of those that once were equal, for as long as they move."""
-        for _ in range(MOST_WAITS):
-            unsure = (p for p in self._pairs if p.equal < SURE and p.differed < SURE)
-            if all(pair.last_j is None for pair in unsure):
-                return
+    def settle(self, patience_s: float, besides: Collection[str] = ()) -> None:
+        """Look until it is sure of those that once were equal, for as long as they move.
+
+        Args:
+            patience_s: after so long without a move it is given up.
+            besides: counters for which nobody need wait.
+        """
+        until_s = time.monotonic() + patience_s
+        while self._suspects(besides):
+            before = [(pair.equal, pair.differed) for pair in self._pairs]
             time.sleep(WAIT_S)
             self.look()
+            if before != [(pair.equal, pair.differed) for pair in self._pairs]:
+                until_s = time.monotonic() + patience_s
+            elif time.monotonic() > until_s:
+                return
+
+    def _suspects(self, besides: Collection[str] = ()) -> list[_Pair]:
+        return [
+            pair
+            for pair in self._unsure()
+            if pair.last_j is not None
+            and not {self._counters[place].name for place in (pair.one, pair.other)} & set(besides)
+        ]
+
+    def undecided(self, besides: Collection[str] = ()) -> dict[str, str]:
+        """Counter -> another that stood at the same value, of which more cannot be said yet."""
+        names = [counter.name for counter in self._counters]
+        return {names[pair.other]: names[pair.one] for pair in self._suspects(besides)}
 
     def found(self) -> dict[str, str]:
         """Mirror -> the counter whose value it shows."""

@@ -20,11 +20,11 @@ from tuner.errors import UnavailableError
 from tuner.measurement import EnergyReading
 from tuner.meter.background import Background
 from tuner.meter.base import Meter, net_j
-from tuner.meter.uncertainty import fields, half_width_j
+from tuner.meter.uncertainty import LOOK_S, fields, half_width_j
 
 SAMPLE_PERIOD_S = 0.1
 """Boards refresh their power reading 10 to 50 times a second."""
-COUNTER_PERIOD_S = 1.0
+COUNTER_PERIOD_S = LOOK_S
 """How often the counter is looked at: only its ends make the sum, the rest tell how it varies."""
 UPDATE_S = 0.1
 """Boards refresh their energy counter 10 to 50 times a second too."""

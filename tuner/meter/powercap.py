@@ -9,7 +9,9 @@ inside, and maybe one for the platform:
     intel-rapl:0:2      dram         beside the package's counter: counted
     intel-rapl:1        psys         the whole platform, packages included: not counted
 
-A zone that cannot be read does not take the others away: it is named as missing.
+A zone that cannot be read does not take the others away: it is named as missing. Zones of one name are
+all counted, the later ones under their name and place (``package-0@intel-rapl:1``); whether one shows
+the counter of the other is for ``mirrors`` to find.
 
 ``intel-rapl-mmio`` shows the same package through another register and is left alone. Sources:
 Linux Documentation/power/powercap/powercap.rst and drivers/powercap/intel_rapl_common.c; Intel
@@ -39,9 +41,14 @@ class Zone:
     """One domain that is counted."""
 
     name: str
-    """``package-0``, ``dram-0``; with the die where a package has several."""
+    """``package-0``, ``dram-0``; with the die where a package has several. No two are the same."""
     folder: Path
     range_j: float
+
+
+def _text(file: Path) -> str:
+    """What a file of sysfs holds; bytes that are not UTF-8 as ``\\xff``."""
+    return file.read_bytes().decode("utf-8", "backslashreplace").strip()
 
 
 def read_number(file: Path) -> int:
@@ -51,7 +58,7 @@ def read_number(file: Path) -> int:
         UnavailableError: it is gone, forbidden, or holds something else.
     """
     try:
-        text = file.read_text()
+        text = _text(file)
     except PermissionError:
         raise UnavailableError(f"{file}: permission denied; {HOW_TO_PERMIT}") from None
     except OSError as error:  # gone: ENOENT, or ENODEV once its driver has left
@@ -60,20 +67,22 @@ def read_number(file: Path) -> int:
     try:
         return int(text)
     except ValueError:
-        raise UnavailableError(f"{file}: holds {text.strip()!r}, not a number") from None
+        raise UnavailableError(f"{file}: holds {text!r}, not a number") from None
 
 
-def _subzones(folder: Path, prefix: str) -> Iterator[tuple[Path, str | None]]:
-    """Zones directly inside ``folder`` whose names start with ``prefix:``, and what each covers.
-
-    ``None`` where a zone does not tell.
+def _subzones(folder: Path, prefix: str) -> Iterator[tuple[Path, str, str | None]]:
+    """Zones directly inside ``folder`` whose names start with ``prefix:``: what each covers, and in
+    words why it does not tell, else ``None``.
     """
     found = [p for p in folder.glob(f"{prefix}:*") if p.name[len(prefix) + 1 :].isdigit()]
     for zone in sorted(found, key=lambda p: int(p.name.rsplit(":", 1)[1])):
         try:
-            yield zone, (zone / "name").read_text().strip()
+            name = _text(zone / "name")
         except OSError:
-            yield zone, None
+            yield zone, "", f"{zone}/name: cannot be read"
+        else:
+            odd = not name.isascii() or not name.isprintable() or "\\" in name
+            yield zone, name, f"{zone}/name: holds {name!r}, not a name" if odd else None
 
 
 def find_zones(powercap: Path = POWERCAP) -> tuple[tuple[Zone, ...], dict[str, str]]:
@@ -91,23 +100,26 @@ def find_zones(powercap: Path = POWERCAP) -> tuple[tuple[Zone, ...], dict[str, s
         )
     zones: list[Zone] = []
     missing: dict[str, str] = {}
-    for package, covers in _subzones(root, "intel-rapl"):
-        if covers is None:
-            missing[package.name] = f"{package}/name: cannot be read"
+    taken: set[str] = set()
+    for package, covers, odd in _subzones(root, "intel-rapl"):
+        if odd and not covers.startswith("package-"):
+            missing[package.name] = odd
             continue
         if not covers.startswith("package-"):
             continue
         parts = [(package, covers)]
-        for child, inside in _subzones(package, package.name):
+        for child, inside, why in _subzones(package, package.name):
             if inside == "dram":
                 parts.append((child, f"dram-{covers.removeprefix('package-')}"))
-            elif inside is None:
-                missing[child.name] = f"{child}/name: cannot be read"
+            elif why:
+                missing[child.name] = why
         for folder, name in parts:
+            unique = f"{name}@{folder.name}" if name in taken else name
+            taken.add(unique)
             try:
-                zones.append(_zone(folder, name))
+                zones.append(_zone(folder, unique))
             except UnavailableError as error:
-                missing[name] = str(error)
+                missing[unique] = str(error)
     if not any(zone.name.startswith("package-") for zone in zones):
         raise UnavailableError(
             next((why for name, why in missing.items() if name.startswith("package-")), None)

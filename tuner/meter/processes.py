@@ -85,6 +85,11 @@ class ProcessTree:
         """How many processes were ever seen in the tree."""
         return len(self._seen) + len(self._gone)
 
+    def sample_known(self, proc: Path = PROC) -> None:
+        """Look at those seen before alone, which costs no scan; new ones wait for ``sample``."""
+        read = (read_process(pid, proc) for pid, _ in self._seen)
+        self.sample({process.identity[0]: process for process in read if process is not None})
+
     def sample(self, everything: Mapping[int, Process]) -> None:
         """Look at every process of the tree, in a scan just made."""
         found = {process.identity: process for process in self._walk(everything)}

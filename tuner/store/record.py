@@ -26,6 +26,7 @@ from tuner.measurement import (
     Measurement,
     Outcome,
     Scalar,
+    metrics_of,
     to_json,
 )
 from tuner.space import Parameter, Space, same
@@ -259,7 +260,7 @@ def record_of(
         state=state_of(frozen),
         configuration=chosen(frozen, lists),
         values=tuple(frozen.values) if frozen.values is not None else None,
-        metrics=measurement.get("metrics") or {},
+        metrics=metrics_of(measurement),
         violations=_violations(frozen) if frozen.state == TrialState.COMPLETE else {},
         reason=attributes.get("reason"),
         message=attributes.get("message", ""),
