@@ -34,6 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--timeout", type=_numbers.duration_s, metavar="TIME", help="start no trial after, e.g. 30m")
     add("--storage", metavar="URL",
         help="default: what TUNER_STORAGE says, else sqlite:///studies/<name>.db")
+    add("--force", action="store_true",
+        help="add a study's tables to an SQLite file that holds another program's")
     add("--name", metavar="STUDY", help="the study's name (default: the space's)")
     add("--seed", type=_numbers.seed, default=0, metavar="N", help="seed of proposals, arrivals and requests")
     add("--load", metavar="light|medium|high|RATE", help="load level, or requests/s")
@@ -65,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     name = args.name or space.name
     check_name(name)
     url = args.storage or store.default_url(name)
-    storage = store.existing(url)
+    storage = store.existing(url, force=args.force)
     if storage is not None:
         for levels in combinations(space):
             level = store.level_name(name, levels)
