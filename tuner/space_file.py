@@ -14,6 +14,7 @@ import yaml
 from tuner import space_questions
 from tuner.errors import SpaceError
 from tuner.measurement import METRICS, Scalar
+from tuner.quantities import COUNT, INDEX, POSITIVE, PRECISION, RATE, SECONDS, Quantity
 from tuner.space import Constraint, Objective, Parameter, Settings, Space, Where, same
 
 MAX_BYTES = 1_000_000
@@ -105,19 +106,20 @@ class Node:
             raise self.error(f"should be a number, not {value!r}")
         return value
 
-    def positive(self) -> float:
+    def quantity(self, quantity: Quantity) -> float:
         value = self.number()
-        if value <= 0:
-            raise self.error(f"should be above 0, not {value!r}")
+        if (why := quantity.refusal(value)) is not None:
+            raise self.error(f"{why}, not {value!r}")
         return float(value)
 
-    def integer(self, least: int = 1) -> int:
+    def seconds(self) -> float:
+        return self.quantity(SECONDS)
+
+    def count(self, quantity: Quantity = COUNT) -> int:
         value = self.scalar()
         if isinstance(value, bool) or not isinstance(value, int):
             raise self.error(f"should be a whole number, not {value!r}")
-        if value < least:
-            raise self.error(f"should be at least {least}, not {value}")
-        return value
+        return int(self.quantity(quantity))
 
     def boolean(self) -> bool:
         value = self.scalar()
@@ -398,7 +400,7 @@ def _range(
     if "step" in keys:
         if log:
             raise keys["step"].error("does not go with log; say levels: instead")
-        step = keys["step"].positive()
+        step = keys["step"].quantity(POSITIVE)
         if kind == "int" and step != int(step):
             raise keys["step"].error("should be a whole number for an integer range")
         if (high - low) / step > _MOST_STEPS:
@@ -407,7 +409,7 @@ def _range(
             raise keys["step"].error(
                 f"{step:g} is larger than the range from {low:g} to {high:g}: only {low:g} is left"
             )
-    levels = keys["levels"].integer() if "levels" in keys else None
+    levels = keys["levels"].count() if "levels" in keys else None
     if levels is not None and step is not None:
         raise keys["levels"].error("does not go with step; keep one of them")
     if levels is not None and levels > 1024:
@@ -422,8 +424,8 @@ def _load_level(node: Node) -> str | float:
     value = node.scalar()
     if isinstance(value, str):
         return node.one_of(LOAD_LEVELS)
-    if isinstance(value, bool) or value <= 0:
-        raise node.error(f"should be light, medium, high or requests/s above 0, not {value!r}")
+    if isinstance(value, bool) or RATE.refusal(value) is not None:
+        raise node.error(f"should be light, medium, high or {RATE.words}, not {value!r}")
     return float(value)
 
 
@@ -439,7 +441,7 @@ def _factors(node: Node | None, taken: set[str]) -> dict[str, tuple[Scalar, ...]
         if name == "load":
             out[name] = tuple(_load_level(n) for n in nodes)
         else:
-            out[name] = tuple(n.integer(least=0) for n in nodes)
+            out[name] = tuple(n.count(INDEX) for n in nodes)
     return out
 
 
@@ -527,15 +529,15 @@ _SETTINGS = {
     "deployer": lambda node: node.one_of(("embedded", "binary", "docker", "fake")),
     "load": _load_level,
     "pattern": lambda node: node.one_of(PATTERNS),
-    "clients": Node.integer,
+    "clients": Node.count,
     "popularity": _zipf,
-    "rows": Node.integer,
-    "min_duration_s": Node.positive,
-    "max_duration_s": Node.positive,
-    "precision": Node.positive,
+    "rows": Node.count,
+    "min_duration_s": Node.seconds,
+    "max_duration_s": Node.seconds,
+    "precision": lambda node: node.quantity(PRECISION),
     "energy": Node.text,
-    "repeats": Node.integer,
-    "start_timeout_s": Node.positive,
+    "repeats": Node.count,
+    "start_timeout_s": Node.seconds,
 }
 _TOP_LEVEL = (
     "name", "description", "parameters", "fixed", "factors", "objectives", "constraints",
@@ -549,7 +551,7 @@ def _settings(top: Mapping[str, Node]) -> Settings:
         for bound in ("min_duration_s", "max_duration_s"):
             if bound in top:
                 raise top[bound].error("does not go with duration_s; keep one of them")
-            given[bound] = top["duration_s"].positive()
+            given[bound] = top["duration_s"].seconds()
     settings = Settings(**given)
     if settings.min_duration_s > settings.max_duration_s:
         place = top.get("min_duration_s") or top["max_duration_s"]

@@ -2,42 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from tuner.measurement import METRICS
-
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
-_UNIT_S = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0}
-
-
-def duration_s(text: str) -> float:
-    """``90``, ``90s``, ``30m`` or ``2h`` in seconds (an argparse type)."""
-    match = _DURATION.fullmatch(text.strip())
-    if not match or float(match[1]) <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} should be a time such as 90s, 30m or 2h")
-    return float(match[1]) * _UNIT_S[match[2]]
-
-
-def positive_int(text: str) -> int:
-    """A whole number of at least 1 (an argparse type)."""
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} should be a whole number of at least 1")
-    return int(text)
-
-
-def positive_float(text: str) -> float:
-    """A finite number above 0 (an argparse type)."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} should be a number above 0")
-    return value
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -15,6 +15,7 @@ import yaml
 
 from tuner.errors import SpaceError, UsageError
 from tuner.measurement import Configuration, configuration_key
+from tuner.quantities import SEED, SHARE
 from tuner.space import Space
 from tuner.space_file import Node, did_you_mean
 
@@ -157,14 +158,12 @@ def _recording(node: Node) -> Recording:
     space = dataclasses.replace(space, settings=dataclasses.replace(space.settings, **settings))
     if not space.is_finite:
         raise given["space"].error(f"{file} has no end: a recorded study measures all of it")
-    repeat = given["repeat"].number() if "repeat" in given else 0.0
-    if not 0 <= repeat <= 1:
-        raise given["repeat"].error(f"should be a share from 0 to 1, not {repeat}")
+    repeat = given["repeat"].quantity(SHARE) if "repeat" in given else 0.0
     return Recording(
         name=given["name"].text(),
         space_file=file,
         space=space,
         sampler=given["sampler"].one_of(SAMPLERS) if "sampler" in given else "grid",
-        seed=given["seed"].integer(least=0) if "seed" in given else 0,
-        repeat=float(repeat),
+        seed=given["seed"].count(SEED) if "seed" in given else 0,
+        repeat=repeat,
     )

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from tuner.cli import _format
+from tuner.cli import _format, _numbers
 from tuner.errors import UnavailableError
 from tuner.load import machine, quiet
 from tuner.measurement import UNFINISHED
@@ -20,7 +20,7 @@ PLAIN = 3
 
 def add_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--wait-for-quiet", type=_format.duration_s, nargs="?", const=DEFAULT_WAIT_S,
+        "--wait-for-quiet", type=_numbers.duration_s, nargs="?", const=DEFAULT_WAIT_S,
         metavar="TIME",
         help="wait while other work uses the machine, at most so long (10m), then end; without it "
         "what is measured beside other work is marked",

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from typing import Any, cast
 
 from tuner import interrupts
-from tuner.cli import _arms, _evaluator, _format, _judgement, study
+from tuner.cli import _arms, _evaluator, _judgement, _numbers, study
 from tuner.cli._progress import Progress
 from tuner.errors import UsageError
 
@@ -35,9 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--sampler", type=_judgement.samplers, default=["auto", "tpe"], metavar="NAME,…",
         help="samplers to compare (default: auto,tpe)")
-    add("--trials", type=_format.positive_int, default=30, metavar="N",
+    add("--trials", type=_numbers.positive_int, default=30, metavar="N",
         help="finished trials of each study, earlier runs included (default: %(default)s)")
-    add("--repeats", type=_format.positive_int, default=3, metavar="K",
+    add("--repeats", type=_numbers.positive_int, default=3, metavar="K",
         help="studies a sampler, each with a seed of its own (default: %(default)s)")
     add("--json", action="store_true", help="print JSON instead of a table")
     add("--plot", metavar="FILE.png", help="draw the curves")

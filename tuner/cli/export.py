@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner import export
-from tuner.cli import _format, pareto
+from tuner.cli import _format, _numbers, pareto
 from tuner.cli._pareto_notes import former_rule_note
 from tuner.errors import StudyError
 from tuner.measurement import METRICS, interval_names
@@ -23,7 +23,7 @@ HELP = "a chosen trial as files to run it: flags, batching, compose, Kubernetes"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", metavar="STUDY", help="a study's name, FILE.db or FILE.db:NAME")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--trial", type=int, metavar="N",
+    which.add_argument("--trial", type=_numbers.index, metavar="N",
                        help="the trial's number (default: what `tuner pareto` chooses)")
     which.add_argument("--knee", action="store_true", help="the knee of the Pareto set")
     parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="a new folder")

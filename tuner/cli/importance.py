@@ -21,6 +21,7 @@ from tuner.analysis.interactions import interaction_table
 from tuner.analysis.options import Floats, Option, describe_options
 from tuner.analysis.scale import logs
 from tuner.analysis.text import aligned, short
+from tuner.cli import _numbers
 from tuner.cli._environments import load, noise_record
 from tuner.cli._references import REFERENCE, add_reference_arguments
 from tuner.errors import UsageError
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--effects", action="store_true",
         help="main effects by least squares instead, for a screening design of few runs",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random forests")
+    parser.add_argument("--seed", type=_numbers.seed, default=0, help="seed of the random forests")
     parser.add_argument(
         "--dependence", metavar="FILE.png", help="draw the partial dependence on each option"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner import workloads
-from tuner.cli import _format, _quiet
+from tuner.cli import _numbers, _quiet
 from tuner.errors import ModelError, UnavailableError, UsageError
 from tuner.load import Neighbours, ask, listening
 from tuner.load.arrivals import PATTERNS
@@ -28,7 +28,7 @@ HELP = "drive a running model server and measure its latency"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     plan = StagePlan("", (), Path())
-    positive, count = _format.positive_float, _format.positive_int
+    seconds, count = _numbers.seconds, _numbers.positive_int
 
     add = parser.add_argument
     add("--target", required=True, metavar="HOST:PORT", help="the server; gRPC also unix:PATH")
@@ -53,31 +53,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="concurrent clients of a closed loop (1; 8 when it finds the capacity)")
     add("--trace", type=Path, metavar="FILE.csv",
         help="timestamps, first column: seconds, date and time, or an epoch in ms, us or ns")
-    add("--burst-on", type=positive, default=plan.burst_on_s, metavar="S", help="(%(default)g)")
-    add("--burst-off", type=positive, default=plan.burst_off_s, metavar="S", help="(%(default)g)")
-    add("--burst-off-share", type=float, default=plan.burst_off_share, metavar="X",
+    add("--burst-on", type=seconds, default=plan.burst_on_s, metavar="S", help="(%(default)g)")
+    add("--burst-off", type=seconds, default=plan.burst_off_s, metavar="S", help="(%(default)g)")
+    add("--burst-off-share", type=_numbers.share, default=plan.burst_off_share, metavar="X",
         help="rate between bursts as a share of the rate in them (%(default)g)")
-    add("--ramp-from", type=float, metavar="R", help="first rate of ramp, staircase (0.2 x rate)")
-    add("--ramp-to", type=float, metavar="R", help="last rate of ramp, staircase (1.8 x rate)")
+    add("--ramp-from", type=_numbers.any_rate, metavar="R", help="first rate of ramp, staircase (0.2 x rate)")
+    add("--ramp-to", type=_numbers.any_rate, metavar="R", help="last rate of ramp, staircase (1.8 x rate)")
     add("--steps", type=count, default=plan.ramp_steps, metavar="N",
         help="of a staircase (%(default)s)")
     add("--processes", type=count, default=1, metavar="N",
         help="load generators that share the arrivals (%(default)s)")
     add("--connections", type=count, default=1, metavar="N",
         help="gRPC connections of each process, used in turn (%(default)s)")
-    add("--seed", type=int, default=0, metavar="N", help="of arrivals and requests (%(default)s)")
+    add("--seed", type=_numbers.seed, default=0, metavar="N", help="of arrivals and requests (%(default)s)")
 
     add = parser.add_argument_group("how long").add_argument
-    add("--duration", type=_format.duration_s, metavar="S",
+    add("--duration", type=_numbers.duration_s, metavar="S",
         help="sets both bounds of the measured window")
-    add("--min-duration", type=_format.duration_s, metavar="S", help=f"({plan.min_duration_s:g})")
-    add("--max-duration", type=_format.duration_s, metavar="S", help=f"({plan.max_duration_s:g})")
-    add("--max-warmup", type=float, default=plan.max_warmup_s, metavar="S", help="(%(default)g)")
-    add("--precision", type=positive, default=plan.precision, metavar="X",
+    add("--min-duration", type=_numbers.duration_s, metavar="S", help=f"({plan.min_duration_s:g})")
+    add("--max-duration", type=_numbers.duration_s, metavar="S", help=f"({plan.max_duration_s:g})")
+    add("--max-warmup", type=_numbers.pause_s, default=plan.max_warmup_s, metavar="S", help="(%(default)g)")
+    add("--precision", type=_numbers.precision, default=plan.precision, metavar="X",
         help="stop once the p99's 95 %% interval is this narrow: half-width / p99 (%(default)g)")
-    add("--max-error-rate", type=float, default=plan.max_error_rate, metavar="X",
+    add("--max-error-rate", type=_numbers.share, default=plan.max_error_rate, metavar="X",
         help="(%(default)g)")
-    add("--request-timeout", type=positive, default=plan.request_timeout_s, metavar="S",
+    add("--request-timeout", type=seconds, default=plan.request_timeout_s, metavar="S",
         help="(%(default)g)")
 
     _quiet.add_argument(parser)

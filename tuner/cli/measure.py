@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from tuner import interrupts
-from tuner.cli import _evaluator, _format, _quiet
+from tuner.cli import _evaluator, _format, _numbers, _quiet
 from tuner.errors import TrialFailure, UsageError
 from tuner.measurement import (
     UNFINISHED,
@@ -28,10 +28,10 @@ MIN_DURATION_S = 4.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("study", metavar="STUDY", help="a study's name, FILE.db or FILE.db:NAME")
-    add("--trial", type=int, required=True, metavar="N", help="the trial's number")
-    add("--precision", type=_format.positive_float, default=0.05, metavar="SHARE",
+    add("--trial", type=_numbers.index, required=True, metavar="N", help="the trial's number")
+    add("--precision", type=_numbers.precision, default=0.05, metavar="SHARE",
         help="end once the p99's 95 %% interval is this narrow: half-width / p99 (%(default)s)")
-    add("--max-duration", type=_format.duration_s, default=60.0, metavar="TIME",
+    add("--max-duration", type=_numbers.duration_s, default=60.0, metavar="TIME",
         help="end then at the latest (60s)")
     add("--storage", metavar="URL", help="default: sqlite:///studies/<STUDY>.db")
     _evaluator.add_program_arguments(parser)

@@ -15,6 +15,7 @@ from tuner.analysis.regression import (
     trials_needed,
 )
 from tuner.analysis.text import aligned
+from tuner.cli import _numbers
 from tuner.cli._environments import load, noise_record
 from tuner.cli._references import REFERENCE, add_reference_arguments
 from tuner.errors import UsageError
@@ -30,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--models", default=",".join(MODELS), metavar="A,B",
         help=f"of {', '.join(MODELS)} (default: all)",
     )
-    parser.add_argument("--repeats", type=int, default=5, help="random splits (default: 5)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the splits and models")
+    parser.add_argument("--repeats", type=_numbers.positive_int, default=5, help="random splits (default: 5)")
+    parser.add_argument("--seed", type=_numbers.seed, default=0, help="seed of the splits and models")
     parser.add_argument(
         "--linear", action="store_true",
         help="learn the response itself (default: its logarithm)",

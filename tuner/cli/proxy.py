@@ -8,7 +8,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 from tuner import interrupts
-from tuner.cli import _format
+from tuner.cli import _numbers
 from tuner.errors import UsageError
 
 HELP = "pass a study's database on over gRPC, for workers that cannot reach it themselves"
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--host", default=LOOPBACK, metavar="ADDRESS",
         help="where to listen (default: %(default)s, this machine only); whoever can connect can "
         "read and change every study: there is no password")
-    add("--port", type=_format.positive_int, default=13000, metavar="N",
+    add("--port", type=_numbers.port, default=13000, metavar="N",
         help="(default: %(default)s)")
 
 

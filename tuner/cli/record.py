@@ -14,7 +14,7 @@ from typing import Any
 from tabulate import tabulate
 
 from tuner import interrupts
-from tuner.cli import _arms, _evaluator, _format, _plan, _quiet, one_line
+from tuner.cli import _arms, _evaluator, _format, _numbers, _plan, _quiet, one_line
 from tuner.cli._plan import Step
 from tuner.cli._progress import Progress
 from tuner.errors import TunerError
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--plan", default=PLAN, metavar="FILE", help="what to record (%(default)s)")
     add("--only", action="append", default=[], metavar="NAME", help="this study only; repeatable")
-    add("--timeout", type=_format.duration_s, metavar="TIME",
+    add("--timeout", type=_numbers.duration_s, metavar="TIME",
         help="start no configuration later, e.g. 20m; the same command goes on")
     add("--into", type=Path, default=Path("studies"), metavar="DIR",
         help="folder of the databases (%(default)s)")

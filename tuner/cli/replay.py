@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Mapping
 
-from tuner.cli import _format, _judgement
+from tuner.cli import _judgement, _numbers
 from tuner.errors import UsageError
 from tuner.propose import NAMES
 from tuner.replay import Report, Table, compare, read
@@ -59,10 +59,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME,…",
         help=f"samplers to compare: {', '.join(NAMES)} (default: auto)",
     )
-    parser.add_argument("--trials", type=_format.positive_int, default=50, help="trials a run (default: 50)")
-    parser.add_argument("--repeats", type=_format.positive_int, default=20, help="runs (default: 20)")
-    parser.add_argument("--seed", type=int, default=0, help="makes the comparison repeatable")
-    parser.add_argument("--jobs", type=int, default=-1, help="processes (default: every core)")
+    parser.add_argument("--trials", type=_numbers.positive_int, default=50, help="trials a run (default: 50)")
+    parser.add_argument("--repeats", type=_numbers.positive_int, default=20, help="runs (default: 20)")
+    parser.add_argument("--seed", type=_numbers.seed, default=0, help="makes the comparison repeatable")
+    parser.add_argument("--jobs", type=_numbers.jobs, default=-1, help="processes (default: every core)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--plot", metavar="FILE.png", help="draw the curves")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner import interrupts
-from tuner.cli import _arms, _evaluator, _format, _quiet
+from tuner.cli import _arms, _evaluator, _numbers, _quiet
 from tuner.cli._arms import Plan, combinations
 from tuner.cli._progress import Progress
 from tuner.errors import UsageError
@@ -29,27 +29,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--sampler", default="auto", metavar="NAME", help="who proposes (default: %(default)s)")
     add("--source", action="append", default=[], metavar="STUDY",
         help="a study of another environment to learn from (--sampler auto or transfer); repeatable")
-    add("--trials", type=_format.positive_int, metavar="N",
+    add("--trials", type=_numbers.positive_int, metavar="N",
         help="finished trials wanted, earlier runs included (default: 30; grid: all)")
-    add("--timeout", type=_format.duration_s, metavar="TIME", help="start no trial after, e.g. 30m")
+    add("--timeout", type=_numbers.duration_s, metavar="TIME", help="start no trial after, e.g. 30m")
     add("--storage", metavar="URL",
         help="default: what TUNER_STORAGE says, else sqlite:///studies/<name>.db")
+    add("--force", action="store_true",
+        help="add a study's tables to an SQLite file that holds another program's")
     add("--name", metavar="STUDY", help="the study's name (default: the space's)")
-    add("--seed", type=int, default=0, metavar="N", help="seed of proposals, arrivals and requests")
+    add("--seed", type=_numbers.seed, default=0, metavar="N", help="seed of proposals, arrivals and requests")
     add("--load", metavar="light|medium|high|RATE", help="load level, or requests/s")
-    add("--clients", type=_format.positive_int, metavar="N",
+    add("--clients", type=_numbers.positive_int, metavar="N",
         help="clients of a closed loop (pattern: closed in the space)")
-    add("--duration", type=_format.duration_s, metavar="TIME",
+    add("--duration", type=_numbers.duration_s, metavar="TIME",
         help="length of each measured window (sets both of its bounds)")
-    add("--precision", type=_format.positive_float, metavar="SHARE",
+    add("--precision", type=_numbers.precision, metavar="SHARE",
         help="end a window early once the p99's 95 %% interval is this narrow (default: 0.1)")
     add("--deployer", choices=("embedded", "binary", "docker", "fake"),
         help="how the server is run; fake answers at once and measures the tuner itself")
     add("--server-binary", metavar="FILE", help="tensorflow_model_server (--deployer binary)")
     add("--image", metavar="NAME", help="image with TF Serving's entry point (--deployer docker)")
     add("--energy", metavar="SOURCE", help="demand an energy source (see `tuner doctor`)")
-    add("--idle-watts", type=_format.positive_float, metavar="W", help="for the energy estimate")
-    add("--max-watts", type=_format.positive_float, metavar="W", help="for the energy estimate")
+    add("--idle-watts", type=_numbers.watts, metavar="W", help="for the energy estimate")
+    add("--max-watts", type=_numbers.watts, metavar="W", help="for the energy estimate")
     add("--objective", default="objectives.serving", metavar="MODULE",
         help="module that runs trials (default: %(default)s)")
     _quiet.add_argument(parser)
@@ -65,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     name = args.name or space.name
     check_name(name)
     url = args.storage or store.default_url(name)
-    storage = store.existing(url)
+    storage = store.existing(url, force=args.force)
     if storage is not None:
         for levels in combinations(space):
             level = store.level_name(name, levels)
@@ -138,7 +140,7 @@ def _load(text: str) -> str | float:
     if text in ("light", "medium", "high"):
         return text
     try:
-        return _format.positive_float(text)
+        return _numbers.rate(text)
     except argparse.ArgumentTypeError:
         raise UsageError(
             f"--load {text!r} should be light, medium, high or requests/s above 0"

@@ -10,6 +10,7 @@ from tuner.analysis.environments import LEAST_COMMON
 from tuner.analysis.matrix import compare_environments, transfer_matrix
 from tuner.analysis.text import aligned
 from tuner.analysis.transfer import MEANING, Metrics
+from tuner.cli import _numbers
 from tuner.cli._environments import load
 from tuner.cli._references import REFERENCE, add_reference_arguments
 from tuner.errors import UsageError
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="every pair among these; COLUMN may be a pattern like 'feature*'",
     )
     parser.add_argument(
-        "--top", type=_share, default=0.10, metavar="P",
+        "--top", type=_numbers.some_share, default=0.10, metavar="P",
         help="share of best and worst configurations that M4 and M5 compare (default: 0.1)",
     )
     add_reference_arguments(parser)
@@ -96,13 +97,3 @@ def _lines(matrix: dict[tuple[int, int], Metrics]) -> list[Sequence[object]]:
         if i != j:
             lines.append([f"{i + 1} > {j + 1}", *metrics.values()])
     return lines
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = 0.0
-    if not 0 < share <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} should be a share above 0, at most 1")
-    return share

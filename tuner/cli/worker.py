@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from tuner import interrupts
-from tuner.cli import _arms, _evaluator, _format, _quiet
+from tuner.cli import _arms, _evaluator, _numbers, _quiet
 from tuner.cli._arms import Plan
 from tuner.cli._progress import Progress
 from tuner.errors import StudyError, UsageError
@@ -28,9 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--allow-mixed", action="store_true",
         help="join on other hardware too: the machine becomes a factor, with trials, proposals and "
         "a front of its own")
-    add("--wait", type=_format.duration_s, default=0.0, metavar="TIME",
+    add("--wait", type=_numbers.wait_s, default=0.0, metavar="TIME",
         help="wait so long for the study to be there and calibrated")
-    add("--timeout", type=_format.duration_s, metavar="TIME", help="start no trial after, e.g. 30m")
+    add("--timeout", type=_numbers.duration_s, metavar="TIME", help="start no trial after, e.g. 30m")
     _evaluator.add_program_arguments(parser)
     _quiet.add_argument(parser)
     add("--quiet", action="store_true", help="no progress bar")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from tuner.errors import TrialFailure, UsageError
 from tuner.load.base import StageObserver, StagePlan
 from tuner.load.stage import run_stage
+from tuner.quantities import RATE
 
 LEVELS: Mapping[str, float] = {"light": 0.3, "medium": 0.6, "high": 0.9}
 """Level -> share of the calibrated capacity."""
@@ -61,8 +62,8 @@ def rate_for(level: str | float, capacity_rps: float | None) -> float:
         rate = float(level)
     except ValueError:
         rate = float("nan")
-    if not 0 < rate < float("inf"):
+    if RATE.refusal(rate) is not None:
         raise UsageError(
-            f"load {level!r} is neither a level ({', '.join(LEVELS)}) nor a rate in requests/s"
+            f"load {level!r} is neither a level ({', '.join(LEVELS)}) nor {RATE.words}"
         )
     return rate

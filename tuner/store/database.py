@@ -85,6 +85,7 @@ class Store:
         else:
             study = optuna.load_study(storage=storage, study_name=name, sampler=sampler)
         store = cls(study, url)
+        store.refuse_foreign()
         if "fingerprint" not in study.user_attrs:
             store._describe(space, environment)
         store.refuse_other(space, environment)
@@ -119,6 +120,19 @@ class Store:
             names = ", ".join(optuna.get_all_study_names(storage)) or "none"
             raise StudyError(f"no study {name!r} in {redact(url)}; it holds: {names}") from None
         return cls(study, url)
+
+    def refuse_foreign(self) -> None:
+        """Raise StudyError for a study that another program made: one that doesn't say of which
+        space it is, and holds what none of ours that was stopped while it was made could hold."""
+        stored = self._study.user_attrs
+        if "fingerprint" in stored:
+            return
+        ours = {"space", "environment", NUMBERS_KEY}
+        if set(stored) - ours or self._study.get_trials(deepcopy=False):
+            raise StudyError(
+                f"study {self.name!r} in {redact(self.url)} is not tuner's: another program made it; "
+                "name a new study with --name"
+            )
 
     def refuse_other(self, space: Space, environment: Mapping[str, Any]) -> None:
         stored = self._study.user_attrs

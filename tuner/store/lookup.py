@@ -15,19 +15,29 @@ from tuner.store.table import table_of
 from tuner.store.urls import connect, default_url, is_to_be_made, redact
 
 
-def existing(url: str) -> BaseStorage | None:
-    """The storage, opened; ``None`` where an SQLite file is still to be made. Raises StudyError."""
-    return None if is_to_be_made(url) else connect(url)
+def existing(url: str, *, force: bool = False) -> BaseStorage | None:
+    """The storage, opened; ``None`` where an SQLite file is still to be made.
+
+    Args:
+        force: as ``connect``.
+
+    Raises:
+        StudyError: as ``connect``.
+    """
+    return None if is_to_be_made(url) else connect(url, force=force)
 
 
 def refuse_other_space(storage: BaseStorage, url: str, name: str, space: Space) -> None:
-    """Look, before anything slow starts, whether the study exists with another space.
+    """Look, before anything slow starts, whether the study exists with another space or is another
+    program's.
 
     Raises:
         StudyError: it does.
     """
     if name in optuna.get_all_study_names(storage):
-        Store.open(url, name, storage).refuse_other(space, {})
+        held = Store.open(url, name, storage)
+        held.refuse_foreign()
+        held.refuse_other(space, {})
 
 
 def locate(reference: str, storage: str | None = None) -> tuple[str, list[str]]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import os
 import random
 import re
+import sqlite3
 import time
+import urllib.parse
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,26 +47,76 @@ def default_url(name: str) -> str:
 
 def is_to_be_made(url: str) -> bool:
     """Whether the URL is of an SQLite file that isn't there yet."""
-    try:
-        parsed = sqlalchemy.engine.make_url(url)
-    except (sqlalchemy.exc.ArgumentError, ValueError):
+    parsed = _parsed(url)
+    if parsed is None or parsed.drivername.split("+")[0] != "sqlite" or _is_in_memory(parsed):
         return False
-    if parsed.drivername.split("+")[0] != "sqlite":
-        return False
-    return parsed.database in (None, "", ":memory:") or not Path(parsed.database).exists()
+    return not Path(str(parsed.database)).exists()
 
 
 def redact(url: str) -> str:
     """A storage URL without its password, nor any secret among its options."""
-    try:
-        parsed = sqlalchemy.engine.make_url(url)
-    except (sqlalchemy.exc.ArgumentError, ValueError):
+    parsed = _parsed(url)
+    if parsed is None:
         return "<storage>"
     if _is_torn(url):
         return f"{parsed.drivername}://***"
     secret = re.compile("pass|secret|token|key", re.IGNORECASE)
     hidden = {k: "***" for k in parsed.query if secret.search(k)}
     return parsed.update_query_dict(hidden).render_as_string(hide_password=True)
+
+
+def _parsed(url: str) -> sqlalchemy.engine.URL | None:
+    """A storage's URL as SQLAlchemy takes it; ``None`` for what is none.
+
+    What libpq takes is translated: the scheme ``postgres``, several hosts, a socket's folder in the
+    place of the host, and a list of ``keyword=value`` (PostgreSQL's documentation, 34.1.1).
+    """
+    if _KEYWORDS.match(url):
+        return _of_keywords(url)
+    scheme, colon, rest = url.partition("://")
+    if scheme == "postgres" or scheme.startswith("postgres+"):
+        url = f"postgresql{scheme.removeprefix('postgres')}{colon}{rest}"
+    hosts = _HOSTS.fullmatch(url) if url.startswith("postgresql") else None
+    if hosts is not None and ("," in hosts["hosts"] or hosts["hosts"].lower().startswith("%2f")):
+        url = f"{hosts['before']}{hosts['after']}"
+    else:
+        hosts = None
+    try:
+        parsed = sqlalchemy.engine.make_url(url)
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        return None
+    if hosts is not None:
+        parsed = parsed.update_query_pairs(
+            [("host", urllib.parse.unquote(host)) for host in hosts["hosts"].split(",")]
+        )
+    return parsed
+
+
+_KEYWORDS = re.compile(r"\s*\w+\s*=")
+_HOSTS = re.compile(r"(?P<before>[\w+]+://(?:[^/@]*@)?)(?P<hosts>[^/?]+)(?P<after>/.*|\?.*|)")
+_OF_A_URL = {"user": "username", "password": "password", "host": "host", "port": "port",
+             "dbname": "database"}
+
+
+def _of_keywords(text: str) -> sqlalchemy.engine.URL | None:
+    """libpq's ``host=… dbname=…``: values may be quoted, with \\ before a quote or a \\."""
+    found = {}
+    for name, quoted, plain in re.findall(r"(\w+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|(\S*))", text):
+        found[name] = re.sub(r"\\(.)", r"\1", quoted) or plain
+    several = "," in found.get("host", "") or found.get("host", "").startswith("/")
+    try:
+        named = {ours: found.pop(name) for name, ours in _OF_A_URL.items()
+                 if name in found and not (several and name in ("host", "port"))}
+        if "port" in named:
+            named["port"] = int(named["port"])  # type: ignore[assignment]
+        return sqlalchemy.engine.URL.create("postgresql", query=found, **named)  # type: ignore[arg-type]
+    except ValueError:
+        return None
+
+
+def _is_in_memory(url: sqlalchemy.engine.URL) -> bool:
+    database = url.database or ""
+    return database in ("", ":memory:") or ":memory:" in database or url.query.get("mode") == "memory"
 
 
 def _is_torn(url: str) -> bool:
@@ -74,12 +127,9 @@ def _is_torn(url: str) -> bool:
 def artifacts(url: str, name: str) -> Path:
     """Folder for a study's logs, samples and plots: beside an SQLite file, else in ``studies/``."""
     folder = STUDIES
-    try:
-        parsed = sqlalchemy.engine.make_url(url)
-    except (sqlalchemy.exc.ArgumentError, ValueError):
-        return folder / f"{name}.artifacts"
-    if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
-        folder = Path(parsed.database).parent
+    parsed = _parsed(url)
+    if parsed is not None and parsed.get_backend_name() == "sqlite" and not _is_in_memory(parsed):
+        folder = Path(str(parsed.database)).parent
     return folder / f"{name}.artifacts"
 
 
@@ -91,26 +141,26 @@ def level_name(base: str, levels: Mapping[str, Scalar]) -> str:
                                  for k, v in sorted(levels.items()))
 
 
-def connect(url: str, *, create: bool = False) -> optuna.storages.BaseStorage:
+def connect(url: str, *, create: bool = False, force: bool = False) -> optuna.storages.BaseStorage:
     """Open a storage.
 
     Args:
         url: an SQLAlchemy URL, e.g. ``sqlite:///studies/batching.db``, or ``grpc://host:port`` of
             a ``tuner proxy``.
         create: make the database (and the folder of an SQLite file) where it is missing.
+        force: add a study's tables to an SQLite file that holds another program's.
 
     Raises:
         StudyError: it cannot be opened; the message never holds a password.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    try:
-        parsed = sqlalchemy.engine.make_url(url)
-    except (sqlalchemy.exc.ArgumentError, ValueError):
+    parsed = _parsed(url)
+    if parsed is None:
         raise StudyError(
             "the storage is not a URL; say e.g. sqlite:///studies/batching.db or "
             "postgresql://user@host/database"
-        ) from None
+        )
     if parsed.drivername == "grpc":
         return _connect_proxy(parsed)
     if _is_torn(url):
@@ -118,11 +168,23 @@ def connect(url: str, *, create: bool = False) -> optuna.storages.BaseStorage:
     engine_kwargs: dict[str, Any] = {}
     if parsed.get_backend_name() == "sqlite":
         engine_kwargs = {"connect_args": {"timeout": LOCK_TIMEOUT_S}}
-        _prepare_sqlite(parsed.database, create)
+        if _is_in_memory(parsed):
+            raise StudyError(
+                f"storage {redact(url)}: SQLite would keep the study in memory and lose it at the "
+                "end; name a file, sqlite:///FILE.db"
+            )
+        _prepare_sqlite(str(parsed.database), create, force)
     else:
         engine_kwargs = {"pool_pre_ping": True}
     try:
+        if parsed.get_dialect().is_async:
+            raise StudyError(
+                f"storage {redact(url)}: its driver works asynchronously; leave it out "
+                f"({parsed.get_backend_name()}://…)"
+            )
         storage = _open(_with_driver(parsed), engine_kwargs)
+    except StudyError:
+        raise
     except (sqlalchemy.exc.NoSuchModuleError, ImportError) as error:
         raise StudyError(
             f"storage {redact(url)}: its driver is not installed ({_first_line(error)}); "
@@ -177,9 +239,7 @@ def _connect_proxy(url: sqlalchemy.engine.URL) -> optuna.storages.BaseStorage:
     return proxy
 
 
-def _prepare_sqlite(database: str | None, create: bool) -> None:
-    if not database or database == ":memory:":
-        return
+def _prepare_sqlite(database: str, create: bool, force: bool) -> None:
     path = Path(database)
     if not path.exists():
         if not create:
@@ -195,6 +255,23 @@ def _prepare_sqlite(database: str | None, create: bool) -> None:
     # connections of this process hold on it, and another process could then damage the database.
     if not path.is_file():
         raise StudyError(f"{path} is not a file; name another --storage")
+    tables = [] if force else _tables(path)
+    if tables and not {"studies", "trials"} <= set(tables):
+        raise StudyError(
+            f"{path} holds another program's tables ({', '.join(tables[:3])}"
+            + (", …" if len(tables) > 3 else "") + "): a study would add its twelve to them; name "
+            "another --storage, or say `tuner study --force`"
+        )
+
+
+def _tables(path: Path) -> list[str]:
+    """Names of the tables of an SQLite file; none where it cannot be read, which its opening tells."""
+    with contextlib.closing(sqlite3.connect(path, timeout=LOCK_TIMEOUT_S)) as connection:
+        try:
+            rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            return sorted(name for (name,) in rows if not name.startswith("sqlite_"))
+        except sqlite3.Error:
+            return []
 
 
 def _first_line(error: BaseException) -> str:
