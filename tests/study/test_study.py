@@ -11,7 +11,7 @@ import pytest
 from tests.study.conftest import Formula
 from tuner import propose, study
 from tuner.errors import LostError
-from tuner.keeping import error_rate_probabilities, hold_probability
+from tuner.feasibility import error_rate_probabilities, hold_probability
 from tuner.measurement import Outcome, configuration_key
 from tuner.space import Space
 from tuner.space_file import parse

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import betaincinv
 
 from tuner.analysis.tables import interval, numbers
-from tuner.keeping import (
+from tuner.feasibility import (
     ERROR_RATE,
     KEPT,
     error_rate_probabilities,

@@ -18,7 +18,7 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from tuner.keeping import ERROR_RATE, error_rate_probabilities, hold_probability
+from tuner.feasibility import ERROR_RATE, error_rate_probabilities, hold_probability
 from tuner.measurement import (
     UNFINISHED,
     Configuration,
@@ -215,7 +215,7 @@ def violation_intervals(
 
 
 def limit_probabilities(measurement: Measurement, space: Space) -> dict[str, float]:
-    """Constraint -> probability that it holds, of one measurement (see ``keeping``).
+    """Constraint -> probability that it holds, of one measurement (see ``feasibility``).
 
     A constraint whose metric was not measured is left out.
     """
