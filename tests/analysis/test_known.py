@@ -97,6 +97,11 @@ def test_where_nothing_is_feasible_the_nearest_misses_are_shown_and_the_exit_cod
     assert [line.split(":")[0].strip() for line in lines] == [
         "trial 0", "trial 1!", "trial 2", "trial 3", "trial 4"]
     assert "latency_p99_ms 5.29 [4.76–5.82] (limit <= 3, P <0.1%)" in lines[0]
+    # The third has no upper bound, which says nothing of what lies below its value; at 9.8 it does.
+    assert main(["pareto", file, "--limit", "latency_p99_ms<=9.8", "--limit",
+                 "power_average_w<=2"]) == 1
+    missed = capsys.readouterr().out.partition("Nearest misses:\n")[2]
+    assert "9.3 [8–?] (limit <= 9.8, P 69%?); power_average_w 17.5 (limit <= 2, P ?)" in missed
     assert main(["pareto", file, "--limit", "latency_p99_ms<=3", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["front"] == [] and found["choice"] is None
@@ -118,3 +123,24 @@ def test_every_trial_is_listed_with_what_was_offered_and_what_disturbed_it(
     assert [r["feasible"] for r in rows] == [True, True, True, True, False, False]
     assert main(["pareto", file, "--all"]) == 0
     assert "0 again" in capsys.readouterr().out
+
+
+def test_a_limit_of_whose_metric_no_error_is_known_is_never_called_sure(
+    file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["pareto", file, "--limit", "power_average_w<=30"]
+    assert main(asked) == 0
+    printed = capsys.readouterr().out
+    assert ("no configuration is known to keep every limit with 90 % (this one: power_average_w <= 30 "
+            "unknown, the others 84%)") in printed
+    assert "P(power_average_w <= 30) is ? where nothing is known of the error" in printed
+    (line,) = [one for one in printed.splitlines() if one.startswith("P(power_average_w <= 30)  ")]
+    assert set(line.split()[3:]) == {"?"}
+    (line,) = [one for one in printed.splitlines() if one.startswith("P(front)")]
+    assert all(told.endswith("?") for told in line.split()[1:])
+    assert main([*asked, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    limit = found["front"][0]["limits"][0]
+    assert limit == {"limit": "power_average_w <= 30", "probability": None, "assumed": True}
+    assert found["front"][0]["limits_probability"] is None
+    assert found["choice"]["limits_probability"] is None and not found["choice"]["keeps_every_limit"]

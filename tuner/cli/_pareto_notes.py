@@ -25,7 +25,7 @@ def pareto_notes(members: Any) -> list[str]:
     """One line for each thing worth saying of the members of a front (``cli.pareto.members``)."""
     return [
         *_certainty(members),
-        *_limits(members),
+        *limit_notes(members),
         *_same_choice(members),
         *_measured_again(members),
         *_failed_repeats(members),
@@ -60,7 +60,7 @@ def choice_sentence(marked: Any) -> str:
         among = f"of {_count(chosen.kept)} that keep every limit with at least 90 %"
     else:
         among = (f"no configuration is known to keep every limit with 90 % (this one: "
-                 f"{row['limits_probability']:.0%}); of {_count(chosen.kept)} likeliest to")
+                 f"{_known_chance(row, attrs['limits'])}); of {_count(chosen.kept)} likeliest to")
     best = "greatest" if attrs["directions"][0] == "maximize" else "least"
     if chosen.equal == 1:
         return (f"{lead}, since {among}, it has the {best} {first} "
@@ -78,6 +78,32 @@ def choice_sentence(marked: Any) -> str:
             f", and is the nearest to the server's defaults ({chosen.differing} knobs differ)"
         )
     return told
+
+
+def _known_chance(row: Any, limits: Collection[str]) -> str:
+    """With what a configuration keeps all limits; of which it isn't known where it is not."""
+    untold = [t for t, p in zip(limits, row["limit_probability"]) if math.isnan(p)]
+    if not untold:
+        return f"{row['limits_probability']:.0%}"
+    others = f", the others {row['limits_presence']:.0%}" if len(untold) < len(limits) else ""
+    return f"{', '.join(untold)} unknown{others}"
+
+
+def chance(row: Any, limit: str, probability: float) -> str:
+    """With what a limit holds: ``97%``; ``97%?`` by an assumption, ``?`` where nobody knows."""
+    mark = "?" if limit in row["limit_unknown"] else ""
+    return mark if mark and math.isnan(probability) else percent(probability) + mark
+
+
+def percent(probability: float) -> str:
+    """A probability; what is not quite certain or impossible is not rounded to it."""
+    if math.isnan(probability):
+        return "-"
+    if 0.995 <= probability < 0.9995 or 0.0005 < probability < 0.005:
+        return f"{probability:.1%}"
+    if 0.9995 <= probability < 1:
+        return ">99.9%"
+    return "<0.1%" if 0 < probability <= 0.0005 else f"{probability:.0%}"
 
 
 def _count(number: int) -> str:
@@ -186,14 +212,21 @@ def _certainty(members: Any) -> list[str]:
     return lines
 
 
-def _limits(members: Any) -> list[str]:
-    untold = {text: None for held in members["limit_unknown"] for text in held}
-    if not untold:
-        return []
-    return [
-        (f"P({'), P('.join(untold)}) marked ?: no upper bound, or no interval, is known; an unknown "
-        "upper side is taken to have a heavy tail (Cauchy), an unknown error as none; never certain")
-    ]
+def limit_notes(members: Any) -> list[str]:
+    """What the mark ? on the probability of a limit means, where there is one."""
+    unknown, assumed = set(), set()
+    for _, row in members.iterrows():
+        for text, held in zip(members.attrs["limits"], row["limit_probability"]):
+            if text in row["limit_unknown"]:
+                (unknown if math.isnan(held) else assumed).add(text)
+    lines = []
+    if assumed:
+        lines.append(f"P({'), P('.join(sorted(assumed))}) marked ?: no upper bound is known; the "
+                     "unknown side is taken to have a heavy tail (Cauchy); never certain")
+    if unknown:
+        lines.append(f"P({'), P('.join(sorted(unknown))}) is ? where nothing is known of the error: the "
+                     "measured value keeps the limit, and how surely nobody knows; never certain")
+    return lines
 
 
 def _same_choice(members: Any) -> list[str]:
