@@ -176,6 +176,7 @@ def describe(marked: Any) -> dict[str, Any]:
             "failed_repeats": int(row["failures"]),
             "repeats_disagree": list(row["discord"]),
             "disturbed": list(row["disturbed_by"]),
+            "disturbed_left_out": list(row["left_out"]),
             "p99_by_former_rank_rule": former_rule(row["former_rule"]),
             "knee": bool(row["knee"]),
             "choice": bool(row["choice"]),
