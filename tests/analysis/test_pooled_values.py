@@ -332,6 +332,8 @@ def test_only_the_p99_of_a_later_measurement_is_opened_by_what_is_said_of_the_p9
 def test_what_a_later_measurement_lacks_is_empty_and_what_it_says_is_kept() -> None:
     found = later(entry(0, None, None)).iloc[1]
     assert found["again_s"] == 0 and math.isnan(found[P99]) and found[ENERGY] == 0.5
+    counted = {P99: 1.0, "throughput_rps": 19.0, "error_rate": 0.05}
+    assert later({"trial": 0, "window_s": 10.0, "metrics": counted}).iloc[1]["requests"] == 200
     assert later(entry(0, 60.0, 1.0, target_rate_rps=25, drift="rose", memory_peak_mb=700,
                        batch_rows_mean=3.5), rows=[{"target_rate_rps": 20.0, "memory_peak_mb": 600.0,
                        "batch_rows_mean": 1.0, P99: 1.0}]).iloc[1][

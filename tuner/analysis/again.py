@@ -12,7 +12,6 @@ import pandas as pd
 from tuner.analysis.open_bounds import TOLD
 from tuner.measurement import interval_names
 
-
 _NUMBERS = ("window_s", "requests", "target_rate_rps", "batch_rows_mean", "memory_peak_mb")
 _TOLD = ("disturbed", "drift", "percentile_rule", *_NUMBERS[1:])
 """What an entry tells by the name of its column, where it was stored."""
@@ -65,6 +64,8 @@ def _row(entry: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
         "energy_basis": json.dumps(entry["energy_basis"]) if entry.get("energy_basis") else None,
         TOLD: None, **{name: entry.get(name) for name in _TOLD},
     }
+    if row["requests"] is None:
+        row["requests"] = _requests(entry["metrics"], window_s)
     for metric in metrics:
         value = entry["metrics"].get(metric)
         row[metric] = np.nan if value is None else float(value)
@@ -76,3 +77,12 @@ def _row(entry: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
             np.nan if low is None else np.inf if high is None else float(high),
         )))
     return row
+
+
+def _requests(metrics: Mapping[str, float | None], window_s: float) -> float | None:
+    """How many were due, of an entry that does not tell: those answered in the window, and the share
+    that was not."""
+    throughput, wrong = metrics.get("throughput_rps"), metrics.get("error_rate")
+    if throughput is None or wrong is None or wrong >= 1:
+        return None
+    return round(throughput * window_s / (1 - wrong))

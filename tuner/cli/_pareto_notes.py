@@ -224,7 +224,8 @@ def _certainty(members: Any) -> list[str]:
 
 def limit_notes(members: Any) -> list[str]:
     """What the mark ? on the probability of a limit means, where there is one."""
-    unknown, assumed = set(), set()
+    unknown: set[str] = set()
+    assumed: set[str] = set()
     for _, row in members.iterrows():
         for text, held in zip(members.attrs["limits"], row["limit_probability"]):
             if text in row["limit_unknown"]:

@@ -6,7 +6,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,8 +115,8 @@ def front(
 
     Raises:
         StudyError: energies measured in several ways, which no front may hold together.
-        UsageError: a reference of another length than the objectives.
-        TableError: a metric that the study does not hold.
+        UsageError: a reference of another length than the objectives, a metric that there is not, a
+            question that no measurement answers (``space_questions``).
     """
     from tuner import store
     from tuner.analysis.known import front_of
@@ -125,6 +125,7 @@ def front(
 
     trials = store.table_of(study)
     own = dict(zip(trials.attrs["objectives"], trials.attrs["directions"], strict=True))
+    _refuse_meaningless(trials, objectives or (), limits, own)
     objectives = list(dict.fromkeys(objectives or own))
     if reference is not None and len(reference) != len(objectives):
         raise UsageError(
@@ -139,6 +140,39 @@ def front(
         defaults={name: knob.default for name, knob in KNOBS.items()},
         sisters=lambda: sisters(study.url, study.name),
     )
+
+
+def _refuse_meaningless(
+    trials: Any, objectives: Sequence[str], limits: Sequence[Limit], own: Collection[str]
+) -> None:
+    """Raise UsageError for what a space file would be refused for (``space_questions``)."""
+    from tuner.space_questions import RIGHT_SIDE, no_aim, out_of_reach, wrong_side
+
+    metrics = [m for m in dict.fromkeys([*METRICS, *own]) if m in trials.columns]
+    for name in [*objectives, *(limit.metric for limit in limits)]:
+        if name not in metrics:
+            held = ", ".join(f"{m} ({_words(m)})" for m in metrics)
+            raise UsageError(f"there is no metric {name!r}; a study holds {held}")
+    rates = sorted({float(r) for r in trials["target_rate_rps"].dropna()})
+    study = trials.attrs["name"]
+    for name in objectives:
+        if told := no_aim(name, f"{rates[-1]:g} requests/s in {study}" if rates else None):
+            raise UsageError(f"--objectives {name}: {told}")
+    signs = {"max": "<=", "min": ">="}
+    for limit in limits:
+        if limit.metric not in METRICS:
+            continue
+        side = "max" if limit.sign == "<=" else "min"
+        if told := wrong_side(limit.metric, side):
+            right = signs[RIGHT_SIDE[METRICS[limit.metric].direction]]
+            raise UsageError(f"--limit '{limit}' {told}; say {limit.metric} {right} …")
+        if told := out_of_reach(limit.metric, limit.bound if side == "min" else None, rates[-1:]):
+            raise UsageError(f"--limit '{limit}': {told} ({study})")
+
+
+def _words(metric: str) -> str:
+    about = METRICS.get(metric)
+    return metric if about is None else ", ".join(filter(None, (about.label, about.unit)))
 
 
 def describe(marked: Any) -> dict[str, Any]:
