@@ -195,6 +195,23 @@ def test_the_figure_draws_a_maximised_objectives_front_from_its_best_member_on(
     assert step.get_xydata().tolist() == [[99, 30], [90, 20], [50, 10]]
 
 
+def test_an_end_that_is_not_known_is_an_arrow_beyond_and_above_every_mark(
+    trials: pd.DataFrame,
+) -> None:
+    open_ended = trials.assign(latency_p99_high_ms=[np.inf, np.inf, 6.0, 40.0, np.nan, 14.0])
+    marked = mark_front(open_ended).assign(
+        number=range(6), choice=[True, *[False] * 5], disturbed_by=[("busy",)] * 6)
+    (axis,) = pareto_figure(marked).axes
+    arrows = [text for text in axis.texts if getattr(text, "arrow_patch", None) is not None]
+    assert [arrow.xy for arrow in arrows] == [(10, 1), (20, 0.5)]
+    largest = max(np.sqrt(marks.get_sizes().max()) for marks in axis.collections
+                  if hasattr(marks, "get_sizes"))
+    for arrow in arrows:
+        length, up = arrow.xyann
+        assert length > largest > 15 and up == 0
+        assert arrow.get_zorder() > max(marks.get_zorder() for marks in axis.collections)
+
+
 def test_hypervolume_of_a_maximised_objective_counts_what_lies_above_the_reference(
     trials: pd.DataFrame,
 ) -> None:
