@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuner.analysis.fronts import front_hypervolume, mark_front, worst_point
-from tuner.analysis.pareto import hypervolume, knee, membership_probability, non_dominated
+from tuner.analysis.pareto import (
+    _staircases,
+    hypervolume,
+    knee,
+    membership_probability,
+    non_dominated,
+)
 from tuner.analysis.plots import pareto_figure
 from tuner.errors import TableError
 
@@ -262,3 +268,16 @@ def test_what_is_absent_neither_is_a_member_nor_dominates(objectives: int) -> No
     none = np.full(values.shape, np.nan)
     found = membership_probability(values, none, none, presence=[0.6, 0.5, 1.0], draws=2000)
     assert found == pytest.approx([0.6, 0.4 * 0.5, 0.4 * 0.5], abs=0.035)  # three standard errors
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_many_drawn_sets_have_each_the_front_that_it_has_alone(tied: bool) -> None:
+    """Absent points, infinite, are on no front and hide none."""
+    random = np.random.default_rng(3)
+    sets = random.integers(0, 12, (40, 30, 2)) * 1.0 if tied else random.normal(size=(40, 30, 2))
+    absent = random.random((40, 30)) < 0.3
+    sets[absent] = np.inf
+    for drawn, gone, on in zip(sets, absent, _staircases(sets)):
+        alone = [not any((other <= one).all() and (other < one).any() for other in drawn[~gone])
+                 for one in drawn]
+        assert (on & ~gone).tolist() == (np.array(alone) & ~gone).tolist()

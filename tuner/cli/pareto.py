@@ -48,10 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from tuner import store
 
-    url, held = store.locate(args.study, args.storage)
     fronts, listed = [], []
-    for name in held:
-        study = store.Store.open(url, name)
+    for study in store.open_studies(args.study, args.storage):
         fronts.append(front(study, args.objectives, args.limit, args.reference))
         listed.append(every_trial(store.table_of(study)) if args.all else None)
     if args.json:
