@@ -213,8 +213,8 @@ def membership_probability(
 _AT_ONCE = 1 << 17
 """Values drawn at a time."""
 
-_FAR = 7.0
-"""Standard deviations that no draw reaches: one in 10^12 does."""
+_FAR = 6.0
+"""Standard deviations that no draw reaches: one in 10^9 does."""
 
 _ALWAYS = 0.999
 """Presence from which on a point may rule out those that it dominates for certain."""

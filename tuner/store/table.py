@@ -38,9 +38,14 @@ def table_of(store: Store) -> Any:
     ``objectives``, ``directions``, ``environment``, ``space``, ``energy_source`` (a list where
     there are several) and ``measured_again``: what ``tuner measure`` stored since.
     """
+    # The records, a million objects, live until the table is made: nothing to collect meanwhile.
+    with uncollected():
+        return _table(store, [r for r in store.records(NEEDED) if r.is_finished])
+
+
+def _table(store: Store, records: list[TrialRecord]) -> Any:
     import pandas
 
-    records = [r for r in store.records(NEEDED) if r.is_finished]
     names = [p["name"] for p in store.space_description.get("parameters", [])]
     metrics = list(dict.fromkeys([*METRICS, *(m for r in records for m in r.metrics)]))
     intervals = [r.intervals for r in records]
@@ -52,9 +57,8 @@ def table_of(store: Store) -> Any:
         "energy_basis", "p99_interval_bounded", "requests", "target_rate_rps", "percentile_rule",
         "disturbed", "drift", "memory_peak_mb",
     ]
-    with uncollected():
-        rows = [_row(record, names, metrics) | _ends(told, bounded)
-                for record, told in zip(records, intervals)]
+    rows = [_row(record, names, metrics) | _ends(told, bounded)
+            for record, told in zip(records, intervals)]
     table = pandas.DataFrame(rows, columns=columns)
     for name in names:
         # As they were chosen: an inactive knob must not turn another trial's 8 into 8.0.
