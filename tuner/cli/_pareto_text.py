@@ -6,14 +6,8 @@ import math
 from typing import Any
 
 from tuner.cli import _format
-from tuner.cli._pareto_notes import (
-    bounds,
-    chance,
-    choice_sentence,
-    limit_notes,
-    pareto_notes,
-    study_notes,
-)
+from tuner.cli._pareto_choice import chance, choice_sentence, limit_notes
+from tuner.cli._pareto_notes import bounds, pareto_notes, study_notes
 from tuner.measurement import METRICS
 
 SHOWN = ("latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "throughput_rps",

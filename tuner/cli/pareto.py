@@ -6,12 +6,14 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner.cli._every_trial import as_table, every_trial
-from tuner.cli._pareto_notes import choice_sentence, study_notes
+from tuner.cli._pareto_choice import choice_sentence
+from tuner.cli._pareto_notes import study_notes
+from tuner.cli._pareto_questions import refuse_meaningless
 from tuner.cli._pareto_text import MISSES, members, misses, text
 from tuner.cli._references import names
 from tuner.errors import StudyError, UsageError
@@ -123,7 +125,7 @@ def front(
 
     trials = store.table_of(study)
     own = dict(zip(trials.attrs["objectives"], trials.attrs["directions"], strict=True))
-    _refuse_meaningless(trials, objectives or (), limits, own)
+    refuse_meaningless(trials, objectives or (), limits, own)
     objectives = list(dict.fromkeys(objectives or own))
     if reference is not None and len(reference) != len(objectives):
         raise UsageError(
@@ -138,39 +140,6 @@ def front(
         defaults={name: knob.default for name, knob in KNOBS.items()},
         sisters=lambda: sisters(study.url, study.name),
     )
-
-
-def _refuse_meaningless(
-    trials: Any, objectives: Sequence[str], limits: Sequence[Limit], own: Collection[str]
-) -> None:
-    """Raise UsageError for what a space file would be refused for (``space_questions``)."""
-    from tuner.space_questions import RIGHT_SIDE, no_aim, out_of_reach, wrong_side
-
-    metrics = [m for m in dict.fromkeys([*METRICS, *own]) if m in trials.columns]
-    for name in [*objectives, *(limit.metric for limit in limits)]:
-        if name not in metrics:
-            held = ", ".join(f"{m} ({_words(m)})" for m in metrics)
-            raise UsageError(f"there is no metric {name!r}; a study holds {held}")
-    rates = sorted({float(r) for r in trials["target_rate_rps"].dropna()})
-    study = trials.attrs["name"]
-    for name in objectives:
-        if told := no_aim(name, f"{rates[-1]:g} requests/s in {study}" if rates else None):
-            raise UsageError(f"--objectives {name}: {told}")
-    signs = {"max": "<=", "min": ">="}
-    for limit in limits:
-        if limit.metric not in METRICS:
-            continue
-        side = "max" if limit.sign == "<=" else "min"
-        if told := wrong_side(limit.metric, side):
-            right = signs[RIGHT_SIDE[METRICS[limit.metric].direction]]
-            raise UsageError(f"--limit '{limit}' {told}; say {limit.metric} {right} …")
-        if told := out_of_reach(limit.metric, limit.bound if side == "min" else None, rates[-1:]):
-            raise UsageError(f"--limit '{limit}': {told} ({study})")
-
-
-def _words(metric: str) -> str:
-    about = METRICS.get(metric)
-    return metric if about is None else ", ".join(filter(None, (about.label, about.unit)))
 
 
 def describe(marked: Any) -> dict[str, Any]:
