@@ -50,8 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from tuner import store
 
+    url, held = store.locate(args.study, args.storage)
     fronts, listed = [], []
-    for study in store.open_studies(args.study, args.storage):
+    for name in held:
+        study = store.Store.open(url, name)
         fronts.append(front(study, args.objectives, args.limit, args.reference))
         listed.append(every_trial(store.table_of(study)) if args.all else None)
     if args.json:

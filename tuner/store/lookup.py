@@ -43,17 +43,6 @@ def locate(reference: str, storage: str | None = None) -> tuple[str, list[str]]:
     Raises:
         StudyError: nothing of that name.
     """
-    url, names, _ = _located(reference, storage)
-    return url, names
-
-
-def open_studies(reference: str, storage: str | None = None) -> list[Store]:
-    """The studies that ``locate`` finds, all by one connection: making one takes half a second."""
-    url, names, connection = _located(reference, storage)
-    return [Store.open(url, name, connection) for name in names]
-
-
-def _located(reference: str, storage: str | None) -> tuple[str, list[str], BaseStorage]:
     if "://" in reference:
         raise StudyError(
             f"{redact(reference)} is a storage; say --storage URL, and the study's name for STUDY"
@@ -67,21 +56,20 @@ def _located(reference: str, storage: str | None) -> tuple[str, list[str], BaseS
         url, name = f"sqlite:///{reference}", ""
     else:
         url, name = default_url(reference.split("@")[0]), reference
-    connection = connect(url)
-    names = optuna.get_all_study_names(connection)
+    names = optuna.get_all_study_names(connect(url))
     found = [n for n in names if not name or n == name or n.split("@")[0] == name]
     if not found:
         held = ", ".join(names) or "no study"
         raise StudyError(f"no study {name!r} in {redact(url)}; it holds: {held}")
-    return url, sorted(found), connection
+    return url, sorted(found)
 
 
 def open_study(reference: str, storage: str | None = None) -> Store:
     """The one study that ``reference`` means. Raises StudyError when there are several."""
-    url, names, connection = _located(reference, storage)
+    url, names = locate(reference, storage)
     if len(names) > 1:
         raise StudyError(f"{reference} holds several studies; name one: {', '.join(names)}")
-    return Store.open(url, names[0], connection)
+    return Store.open(url, names[0])
 
 
 def load_records(reference: str, storage: str | None = None) -> list[TrialRecord]:
