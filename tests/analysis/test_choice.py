@@ -78,6 +78,18 @@ def test_where_nobody_keeps_a_limit_the_likeliest_are_chosen_from_and_it_says_so
     assert found is not None and (found.row, found.kept, found.sure) == (2, 2, False)
 
 
+def test_an_unknown_probability_is_no_certainty_beside_a_known_one() -> None:
+    rows = [(5.0, 1.0), (9.0, 1.0)]
+    for known, row, sure in ((0.95, 1, True), (0.7, 1, False), (0.4, 0, False)):
+        table = marked(rows, limit_probability=[(np.nan,), (known,)],
+                       limits_probability=[np.nan, known])
+        found = choose(table, OBJECTIVES, [], DEFAULTS)
+        assert found is not None and (found.row, found.sure) == (row, sure)
+    table = marked(rows, limit_probability=[(np.nan,)] * 2, limits_probability=[np.nan] * 2)
+    found = choose(table, OBJECTIVES, [], DEFAULTS)
+    assert found is not None and (found.row, found.kept, found.sure) == (0, 2, False)
+
+
 def test_other_objectives_take_the_places_of_latency_and_energy() -> None:
     table = marked([(10.0, 1.0), (9.0, 1.04), (5.0, 2.0), (9.5, 1.2)])
     found = choose(table, [ENERGY, P99], [], {})
@@ -118,6 +130,10 @@ def test_a_member_that_may_miss_its_limit_is_less_probably_on_the_front_and_neve
     for chance, unknown, certain in ((0.96, (), True), (0.94, (), False), (1.0, ("x",), False)):
         table = marked(rows[:1], limits_probability=[chance], limit_unknown=[unknown])
         assert mark_front(table, OBJECTIVES)["certain"].tolist() == [certain]
+    table = marked(rows[:1], limits_probability=[np.nan], limits_presence=[0.5], limit_unknown=[()])
+    found = mark_front(table, OBJECTIVES, draws=20_000)
+    assert found["front_probability"].tolist() == pytest.approx([0.5], abs=0.02)
+    assert found["certain"].tolist() == [False]
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,14 @@ def ordinary(configuration: Configuration, number: int) -> Outcome:
     return measured(100 / threads, threads * (0.2 if configuration["batching"] else 0.1))
 
 
+def closed(configuration: Configuration, number: int) -> Outcome:
+    """The same of clients that wait for their answers, without a rate."""
+    told = ordinary(configuration, number)
+    assert isinstance(told, Measurement)
+    stage = dataclasses.replace(told.stage, pattern="closed", target_rate_rps=None)
+    return dataclasses.replace(told, stage=stage)
+
+
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., str]:
     def build(answer: Answer, count: int, more: str = "", name: str = "odd") -> str:
@@ -196,7 +204,7 @@ def test_pareto_takes_other_objectives_limits_and_a_reference(
     make: Callable[..., str], tuner: Callable[..., Printed], tmp_path: Path
 ) -> None:
     """Threads 1, 2, 3 without and with batching: p99 100, 50, 33 ms, 0.1 or 0.2 J a thread."""
-    file = make(ordinary, 6)
+    file = make(closed, 6, "pattern: closed")
     own = json.loads(tuner("pareto", file, "--json")[1])
     assert own["hypervolume"]["reference"] == pytest.approx(
         {"latency_p99_ms": 100, "energy_per_request_j": 0.6}
@@ -229,7 +237,16 @@ def test_pareto_takes_other_objectives_limits_and_a_reference(
     [
         (["--objectives", "latency_p42_ms"], "'latency_p42_ms'"),
         (["--limit", "latency_p42_ms<=1"], "'latency_p42_ms'"),
+        (["--limit", "foo<=3"], "a study holds latency_p50_ms (p50 latency, ms), "),
+        (["--limit", "latency_p99_low_ms<=3"], "there is no metric 'latency_p99_low_ms'"),
+        (["--limit", "feasible>=1"], "error_rate (share of requests in error), "),
         (["--reference", "1"], "1 numbers, there are 2 objectives"),
+        (["--limit", "latency_p99_ms>=20"],
+         "refuses the best values: a lower latency_p99_ms is better; say latency_p99_ms <= …"),
+        (["--limit", "throughput_rps<=20"], "say throughput_rps >= …"),
+        (["--limit", "throughput_rps>=25.1"], "25.1 requests/s where the open loop offers 25"),
+        (["--objectives", "latency_p99_ms,throughput_rps"],
+         "the throughput of an open loop (25 requests/s in odd) is its rate"),
     ],
 )
 def test_wrong_use_of_pareto_ends_in_one_line(

@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuner.analysis.fronts import front_hypervolume, mark_front, worst_point
-from tuner.analysis.pareto import hypervolume, knee, membership_probability, non_dominated
+from tuner.analysis.pareto import (
+    _staircases,
+    hypervolume,
+    knee,
+    membership_probability,
+    non_dominated,
+)
 from tuner.analysis.plots import pareto_figure
 from tuner.errors import TableError
 
@@ -195,6 +201,23 @@ def test_the_figure_draws_a_maximised_objectives_front_from_its_best_member_on(
     assert step.get_xydata().tolist() == [[99, 30], [90, 20], [50, 10]]
 
 
+def test_an_end_that_is_not_known_is_an_arrow_beyond_and_above_every_mark(
+    trials: pd.DataFrame,
+) -> None:
+    open_ended = trials.assign(latency_p99_high_ms=[np.inf, np.inf, 6.0, 40.0, np.nan, 14.0])
+    marked = mark_front(open_ended).assign(
+        number=range(6), choice=[True, *[False] * 5], disturbed_by=[("busy",)] * 6)
+    (axis,) = pareto_figure(marked).axes
+    arrows = [text for text in axis.texts if getattr(text, "arrow_patch", None) is not None]
+    assert [arrow.xy for arrow in arrows] == [(10, 1), (20, 0.5)]
+    largest = max(np.sqrt(marks.get_sizes().max()) for marks in axis.collections
+                  if hasattr(marks, "get_sizes"))
+    for arrow in arrows:
+        length, up = arrow.xyann
+        assert length > largest > 15 and up == 0
+        assert arrow.get_zorder() > max(marks.get_zorder() for marks in axis.collections)
+
+
 def test_hypervolume_of_a_maximised_objective_counts_what_lies_above_the_reference(
     trials: pd.DataFrame,
 ) -> None:
@@ -245,3 +268,16 @@ def test_what_is_absent_neither_is_a_member_nor_dominates(objectives: int) -> No
     none = np.full(values.shape, np.nan)
     found = membership_probability(values, none, none, presence=[0.6, 0.5, 1.0], draws=2000)
     assert found == pytest.approx([0.6, 0.4 * 0.5, 0.4 * 0.5], abs=0.035)  # three standard errors
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_many_drawn_sets_have_each_the_front_that_it_has_alone(tied: bool) -> None:
+    """Absent points, infinite, are on no front and hide none."""
+    random = np.random.default_rng(3)
+    sets = random.integers(0, 12, (40, 30, 2)) * 1.0 if tied else random.normal(size=(40, 30, 2))
+    absent = random.random((40, 30)) < 0.3
+    sets[absent] = np.inf
+    for drawn, gone, on in zip(sets, absent, _staircases(sets)):
+        alone = [not any((other <= one).all() and (other < one).any() for other in drawn[~gone])
+                 for one in drawn]
+        assert (on & ~gone).tolist() == (np.array(alone) & ~gone).tolist()

@@ -176,8 +176,41 @@ def test_what_disturbed_a_measurement_stands_beside_its_value_and_of_a_failure_i
     assert apart["repeats"].tolist() == [1, 1, 1, 0] and apart["failures"].tolist() == [0, 0, 0, 1]
     assert apart["trials"].tolist() == [(0,), (1,), (2,), (3,)] and apart["again"].eq(0).all()
     together = pool(study([{P99: 1.0, **w} for w in words]))
-    assert together["disturbed_by"].tolist() == [("busy",)]
-    assert together["measurements"].tolist() == [3]
+    assert together["disturbed_by"].tolist() == [()] and together["left_out"].tolist() == [("busy",)]
+    assert together["measurements"].tolist() == [2] and together["repeats"].tolist() == [3]
+
+
+def test_what_was_disturbed_counts_only_where_nothing_undisturbed_is_known() -> None:
+    rows = [timed(10.0, 2.0), timed(30.0, 0.1, disturbed="busy", feasible=False),
+            timed(14.0, 2.0, window_s=6.0), timed(20.0, 0.1, 2, disturbed="busy"),
+            timed(30.0, 0.1, 2, disturbed="late")]
+    first, second = pool(study(rows)).to_dict(orient="records")
+    assert first[P99] == 12 and first["feasible"] and first["discord"] == ()
+    assert (first["measurements"], first["repeats"], first["trials"]) == (2, 3, (0, 1, 2))
+    assert (first["left_out"], first["window_s"], first["requests"]) == (("busy",), 11, 200)
+    assert second[P99] == 25 and second["left_out"] == () and second["disturbed_by"] == ("busy", "late")
+    (between,) = [n for n in pool(study(rows)).attrs["noise"] if n["metric"] == P99]
+    assert between["configurations"] == 2  # one of two undisturbed, one of two disturbed repeats
+
+
+def test_a_longer_but_disturbed_measurement_does_not_stand_for_undisturbed_trials() -> None:
+    busy = entry(0, 600.0, 50.0, disturbed="busy", violations={"x": 1.0})
+    kept = pool(study([{P99: 10.0}], measured_again=[busy])).iloc[0]
+    assert (kept[P99], kept["again"], kept["again_left_out"]) == (10, 0, 1)
+    assert kept["left_out"] == ("busy",) and kept["disturbed_by"] == () and kept["feasible"]
+    assert kept["window_s"] == 5 and math.isnan(kept["again_s"])
+    both = pool(study([{P99: 10.0}], measured_again=[busy, entry(0, 6.0, 12.0)])).iloc[0]
+    assert (both[P99], both["again"], both["again_left_out"]) == (12, 1, 1)
+    # A disturbed trial gives way to an undisturbed measurement, however short.
+    turned = pool(study([{P99: 10.0, "disturbed": "busy", "feasible": False}],
+                        measured_again=[entry(0, 1.0, 12.0, violations={})])).iloc[0]
+    assert turned[P99] == 12 and turned["feasible"] and turned["trials"] == (0,)
+    assert (turned["left_out"], turned["again"], turned["again_left_out"]) == (("busy",), 1, 0)
+    # Nothing undisturbed: the longer one, as ever; nothing measured at all: the disturbed one.
+    alike = pool(study([{P99: 10.0, "disturbed": "late"}], measured_again=[busy])).iloc[0]
+    assert alike[P99] == 50 and alike["disturbed_by"] == ("busy",) and alike["left_out"] == ()
+    failed = pool(study([{"reason": "crash"}], measured_again=[busy])).iloc[0]
+    assert failed[P99] == 50 and failed["disturbed_by"] == ("busy",)
 
 
 def test_a_trial_that_does_not_say_that_it_is_valid_is_not_measured() -> None:
@@ -299,6 +332,13 @@ def test_only_the_p99_of_a_later_measurement_is_opened_by_what_is_said_of_the_p9
 def test_what_a_later_measurement_lacks_is_empty_and_what_it_says_is_kept() -> None:
     found = later(entry(0, None, None)).iloc[1]
     assert found["again_s"] == 0 and math.isnan(found[P99]) and found[ENERGY] == 0.5
+    counted = {P99: 1.0, "throughput_rps": 19.0, "error_rate": 0.05}
+    assert later({"trial": 0, "window_s": 10.0, "metrics": counted}).iloc[1]["requests"] == 200
+    assert later(entry(0, 60.0, 1.0, target_rate_rps=25, drift="rose", memory_peak_mb=700,
+                       batch_rows_mean=3.5), rows=[{"target_rate_rps": 20.0, "memory_peak_mb": 600.0,
+                       "batch_rows_mean": 1.0, P99: 1.0}]).iloc[1][
+        ["target_rate_rps", "drift", "memory_peak_mb", "batch_rows_mean"]
+    ].tolist() == [25, "rose", 700, 3.5]
     told = later(entry(
         0, 60.0, 12.0, requests=1500, disturbed="busy", date="2026-01-02T03:04:05+00:00",
         energy_basis={"source": "rapl"},
@@ -413,14 +453,13 @@ def test_a_limit_holds_as_the_two_sides_of_the_interval_say(
 
 def test_a_value_exactly_on_its_bound_keeps_it_on_both_sides() -> None:
     for sign in ("<=", ">="):
-        assert hold_probability(10.0, None, None, 10.0, sign) == 1.0
         assert hold_probability(10.0, 10.0, 10.0, 10.0, sign) == 1.0
-    assert hold_probability(9.9, None, None, 10.0, ">=") == 0.0
+    assert hold_probability(9.9, 9.9, 9.9, 10.0, ">=") == 0.0
 
 
 def test_limits_of_several_rows_are_judged_each_for_itself() -> None:
     found = hold_probabilities([10.0, NAN, 10.0], [9.0, 1.0, NAN], [11.0, 2.0, NAN], 10.0, "<=")
-    assert found.tolist() == pytest.approx([0.5, NAN, 1.0], nan_ok=True)
+    assert found.tolist() == pytest.approx([0.5, NAN, NAN], nan_ok=True)
 
 
 def test_a_limit_counts_as_kept_from_ninety_percent_on() -> None:
@@ -443,11 +482,11 @@ def rates(requests: list[float], rate: list[float], **more: Any) -> pd.DataFrame
     return pd.DataFrame({"error_rate": rate, "requests": requests, **more})
 
 
-def test_an_error_rate_without_a_count_of_requests_is_taken_as_it_is() -> None:
+def test_of_an_error_rate_without_a_count_of_requests_nothing_is_known() -> None:
     limit = Limit("error_rate", "<=", 0.01)
     found = with_limits(rates([0.0, NAN, 0.0, 200.0], [0.01, 0.02, NAN, 0.0]), [limit])
     assert [p for (p,) in found["limit_probability"]] == pytest.approx(
-        [1, 0, NAN, 0.95517], abs=1e-4, nan_ok=True)
+        [NAN, NAN, NAN, 0.95517], abs=1e-4, nan_ok=True)
     assert found["limit_unknown"].tolist() == [(str(limit),), (str(limit),), (), ()]
     low, high = found["error_low_rate"], found["error_high_rate"]
     assert low.isna().tolist() == high.isna().tolist() == [True, True, True, False]
@@ -549,6 +588,15 @@ def test_what_a_later_measurement_changed_is_told_of_each_that_was_measured_agai
     for same in (third, fourth):  # one on the front before and after, one never
         assert (same["left"], same["joined"], same["beyond"]) == (False, False, [])
     assert second["beyond"] == [] and set(second["metrics"]) == {P99, ENERGY}
+
+
+def test_a_new_measurement_is_told_by_its_own_value_beside_what_is_known_of_all() -> None:
+    rows = [timed(10.0, 0.1), timed(12.0, 0.1)]
+    later = [entry(0, 4.0, 17.0, intervals={P99: [16.0, 18.0]}), entry(0, 2.0, 14.0, disturbed="busy")]
+    (told,) = front_of(study(rows, measured_again=later), [P99], ["minimize"]).attrs["refuted"]
+    assert (told["again"], told["measurements"]) == (1, 3)
+    held = told["metrics"][P99]
+    assert held["then"][0] == 11 and held["again"] == (17, 16, 18) and held["now"][0] == 13
 
 
 def test_trials_are_counted_by_how_they_ended() -> None:

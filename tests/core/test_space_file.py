@@ -90,6 +90,10 @@ BAD = [
      "constraints.error_rate.min", "say max:"),
     ("parameters: {x: [1]}\nconstraints:\n  throughput_rps: {max: 100}", 3,
      "constraints.throughput_rps.max", "say min:"),
+    ("parameters: {x: [1]}\nload: 20\nconstraints:\n  throughput_rps: {min: 21}", 4,
+     "constraints.throughput_rps", "21 requests/s where the open loop offers 20"),
+    ("parameters: {x: [1]}\nfactors: {load: [9, 50]}\nconstraints:\n  throughput_rps: {min: 21}", 4,
+     "constraints.throughput_rps", "offers 9"),
     ("- 1\n- 2", 1, None, "mapping"),
     ("a: &a [1]\nparameters: {x: *a}", 2, None, "alias"),
     ("parameters: {x: [1}", 1, None, "YAML"),
@@ -107,6 +111,12 @@ def test_a_mistake_is_named_with_its_place(
     assert (error.file, error.line, error.key) == ("s.yaml", line, key)
     assert advice in str(error)
     assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("more", ["load: 20\n", "load: high\n", "pattern: closed\n"])
+def test_a_throughput_that_the_load_may_reach_is_a_limit(more: str) -> None:
+    text = f"parameters: {{x: [1]}}\n{more}constraints: {{throughput_rps: {{min: 20}}}}"
+    assert "throughput_rps >= 20" in [c.key for c in parse(text).constraints]
 
 
 CLOSED = "parameters: {x: [1]}\npattern: closed\nobjectives: [throughput_rps]\n"

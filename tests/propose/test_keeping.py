@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import norm
 
 from tests.propose.test_behaviour import PLANE
-from tuner.keeping import hold_probability
+from tuner.feasibility import hold_probability
 from tuner.measurement import configuration_key
 from tuner.propose import Observation
 from tuner.propose.averaged import AveragedSurrogate

@@ -11,7 +11,7 @@ import pytest
 from tests.study.conftest import Formula
 from tuner import propose, study
 from tuner.errors import LostError
-from tuner.keeping import error_rate_probabilities, hold_probability
+from tuner.feasibility import error_rate_probabilities, hold_probability
 from tuner.measurement import REASONS, UNFINISHED, Outcome, configuration_key
 from tuner.space import Space
 from tuner.space_file import parse
@@ -131,7 +131,8 @@ def test_maximised_objectives_reach_the_proposer_negated(url: str, formula: Form
 
 
 def test_intervals_of_violations_reach_the_proposer(url: str, formula: Formula) -> None:
-    limits = "constraints: {latency_p99_ms: {max: 20}, throughput_rps: {min: 1}}"
+    limits = ("constraints: {latency_p99_ms: {max: 20}, throughput_rps: {min: 1}, "
+              "power_average_w: {max: 500}}")
     space = parse(f"parameters: {{threads: {{values: [1]}}}}\n{limits}")
     (arm,) = arms(space, url, "grid")
     study.run(space, [arm], formula, n_trials=1)
@@ -147,7 +148,9 @@ def test_intervals_of_violations_reach_the_proposer(url: str, formula: Formula) 
     assert told[key] == pytest.approx(
         hold_probability(p99_ms, 0.9 * p99_ms, 1.1 * p99_ms, 20.0, "<=")
     )
-    assert told["throughput_rps >= 1"] == 1.0  # no interval: taken as it was measured
+    # The rate less the share in error; of the power no error is known, and nothing is told.
+    assert told["throughput_rps >= 1"] == pytest.approx(1)
+    assert "power_average_w <= 500" not in told and "power_average_w <= 500" in observed.violations
     # No error in so many requests: Jeffreys' posterior.
     assert told["error_rate <= 0.01"] == pytest.approx(
         error_rate_probabilities([0], [observed_requests(arm)], 0.01, "<=")[0]

@@ -12,6 +12,10 @@ import pandas as pd
 from tuner.analysis.open_bounds import TOLD
 from tuner.measurement import interval_names
 
+_NUMBERS = ("window_s", "requests", "target_rate_rps", "batch_rows_mean", "memory_peak_mb")
+_TOLD = ("disturbed", "drift", "percentile_rule", *_NUMBERS[1:])
+"""What an entry tells by the name of its column, where it was stored."""
+
 
 def with_later(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     """The table of trials with a row for each entry of ``attrs["measured_again"]``.
@@ -32,7 +36,7 @@ def with_later(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     if not rows:
         return found
     bounds = [c for m in metrics for c in interval_names(m)]
-    columns = list(dict.fromkeys([*found.columns, *bounds, "disturbed"]))
+    columns = list(dict.fromkeys([*found.columns, *bounds, "disturbed", "drift"]))
     found.attrs = {}
     whole = {
         c: [*(found[c].tolist() if c in found.columns else [np.nan] * len(found)),
@@ -43,8 +47,7 @@ def with_later(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
 
 
 def _kind(table: pd.DataFrame, column: str, metrics: Sequence[str]) -> Any:
-    numeric = {*metrics, *(c for m in metrics for c in interval_names(m)), "window_s", "again_s",
-               "requests"}
+    numeric = {*metrics, *(c for m in metrics for c in interval_names(m)), *_NUMBERS, "again_s"}
     return float if column in numeric else object
 
 
@@ -62,9 +65,10 @@ def _row(entry: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
             v <= 0 for v in violations.values()
         ),
         "energy_basis": json.dumps(entry["energy_basis"]) if entry.get("energy_basis") else None,
-        TOLD: None, "requests": entry.get("requests"),
-        "disturbed": entry.get("disturbed"), "percentile_rule": entry.get("percentile_rule"),
+        TOLD: None, **{name: entry.get(name) for name in _TOLD},
     }
+    if row["requests"] is None:
+        row["requests"] = _requests(entry["metrics"], window_s)
     for metric in metrics:
         value = entry["metrics"].get(metric)
         row[metric] = np.nan if value is None else float(value)
@@ -76,3 +80,12 @@ def _row(entry: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
             np.nan if low is None else np.inf if high is None else float(high),
         )))
     return row
+
+
+def _requests(metrics: Mapping[str, float | None], window_s: float) -> float | None:
+    """How many were due, of an entry that does not tell: those answered in the window, and the share
+    that was not."""
+    throughput, wrong = metrics.get("throughput_rps"), metrics.get("error_rate")
+    if throughput is None or wrong is None or wrong >= 1:
+        return None
+    return round(throughput * window_s / (1 - wrong))

@@ -29,6 +29,9 @@ INDIFFERENCE = 0.05
 NEARLY = 0.05
 """Where nobody keeps a limit with ``KEPT``: how far below the best such probability still counts."""
 
+UNTOLD = 0.5
+"""What a limit counts that was kept by a value of whose error nothing is known."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -59,7 +62,8 @@ def choose(
     """The choice among the rows of a table of ``fronts.mark_front``; ``None`` without a usable one.
 
     Where a limit is kept with 90 % by nobody (a short stage without an error says little of an
-    error rate of 1 %), those count that are within 5 points of the likeliest to keep it.
+    error rate of 1 %), those count that are within 5 points of the likeliest to keep it. A limit whose
+    probability is not known (NaN) is never kept with 90 %, and counts ``UNTOLD``.
 
     Args:
         table: with ``usable`` and, where there are limits, ``limit_probability``.
@@ -141,6 +145,8 @@ def _keeping(table: pd.DataFrame, usable: Bools) -> tuple[Bools, bool]:
     if (whole[usable] >= KEPT).any():
         return usable & (whole >= KEPT), True
     chances = np.array([list(held) for held in table["limit_probability"]], dtype=float)
+    # The truth is as likely below a measured value as above: more is not known without an interval.
+    chances = np.where(np.isnan(chances), UNTOLD, chances)
     for held in chances.T:
         best = held[usable].max()
         bar = KEPT if best >= KEPT else best - NEARLY

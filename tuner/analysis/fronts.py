@@ -31,7 +31,8 @@ def mark_front(
     Adds the columns ``usable`` (valid, measured in every objective, within the service levels),
     ``on_front``, ``knee``, ``front_probability`` (see ``pareto.membership_probability``; NaN
     for a row that is not usable; a column ``limits_probability``, see ``limits.with_limits``, is
-    each row's chance to be there at all), ``interval_unknown`` (the objectives whose error is not
+    each row's chance to be there at all; ``limits_presence`` in its place where some limit's is not
+    known), ``interval_unknown`` (the objectives whose error is not
     known and therefore not in that probability, a tuple) and ``certain``: a member with a
     probability of at least ``CERTAIN`` in which every objective's error is counted and every upper
     bound known, and whose limits hold with as much, none of them by an assumption
@@ -60,8 +61,11 @@ def mark_front(
     marked["knee"] = np.arange(len(table)) == (-1 if bend is None else bend)
     chance: Floats = np.full(len(table), np.nan)
     present: Floats = np.ones(len(table))
+    sure_of_limits = present
     if "limits_probability" in table.columns:
-        present = numbers(table, "limits_probability")
+        sure_of_limits = present = numbers(table, "limits_probability")
+    if "limits_presence" in table.columns:
+        present = numbers(table, "limits_presence")
     if usable.any():
         rows = np.flatnonzero(usable)
         chance[rows] = membership_probability(
@@ -73,7 +77,7 @@ def mark_front(
         [tuple(name for name, lacks in zip(objectives, row) if lacks) for row in unknown],
         marked.index, dtype=object,
     )
-    sure = ~unknown.any(axis=1) & (present >= CERTAIN)
+    sure = ~unknown.any(axis=1) & (sure_of_limits >= CERTAIN)
     for _, most in stored:
         sure &= ~np.isposinf(most)
     if "limit_unknown" in table.columns:

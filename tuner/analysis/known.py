@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tuner.analysis.again import with_later
 from tuner.analysis.choice import choose, groups
 from tuner.analysis.energy import refuse_mixed
 from tuner.analysis.fronts import front_hypervolume, mark_front, worst_point
 from tuner.analysis.limits import Limit, with_limits
+from tuner.analysis.open_bounds import opened
 from tuner.analysis.repeats import Sisters, pool
 from tuner.analysis.tables import interval, numbers, require
-from tuner.measurement import configuration_key
+from tuner.measurement import METRICS, configuration_key
 
 MORE_LIKELY_THAN_NOT = 0.5
 
@@ -82,7 +84,7 @@ def front_of(
     if trials.attrs.get("measured_again"):
         before = trials.copy(deep=False)
         before.attrs = {**trials.attrs, "measured_again": []}
-        found.attrs["refuted"] = refuted(found, marked(before, 1), every)
+        found.attrs["refuted"] = refuted(found, marked(before, 1), every, trials)
     return found
 
 
@@ -91,29 +93,36 @@ def _with(table: pd.DataFrame, attrs: dict[Any, Any]) -> pd.DataFrame:
     return table
 
 
-def refuted(now: pd.DataFrame, before: pd.DataFrame, limits: Sequence[Limit]) -> list[dict[str, Any]]:
+def refuted(
+    now: pd.DataFrame, before: pd.DataFrame, limits: Sequence[Limit], trials: pd.DataFrame
+) -> list[dict[str, Any]]:
     """What later measurements changed: every configuration measured again, then and now.
 
     Each entry: ``trial``, ``left`` (it was on the front by the study's trials and no longer is),
-    ``joined``, ``beyond`` (texts of the limits that its values kept then and do not now) and
-    ``metrics``: metric -> (value, low, high) ``then`` and ``now``, of the objectives and of the
+    ``joined``, ``beyond`` (texts of the limits that its values kept then and do not now), ``again``
+    and ``measurements`` (how many later ones count, and how many there are in all that do) and
+    ``metrics``: metric -> (value, low, high) ``then``, of the study's trials, ``again``, of the
+    latest later measurement alone, and ``now``, of all that count; of the objectives and of the
     metrics of those limits. An infinite end is one that is not known.
     """
     names = now.attrs["parameters"]
 
     def keys(table: pd.DataFrame) -> list[Any]:
-        columns = [table[name].tolist() for name in names]
+        columns = [[v.item() if hasattr(v, "item") else v for v in table[name]] for name in names]
         return [configuration_key({n: c[i] for n, c in zip(names, columns) if not pd.isna(c[i])})
                 for i in range(len(table))]
 
-    place = {key: row for row, key in enumerate(keys(before))}
+    again = np.flatnonzero(now["again"].to_numpy() > 0)
+    if not len(again):
+        return []
+    held, place = keys(now), {key: row for row, key in enumerate(keys(before))}
+    later, beside = _later(trials), {key for key, words in zip(held, now["left_out"]) if words}
+    # Where undisturbed ones count alone, a disturbed one that came after them does not.
+    latest = {key: row for row, key in enumerate(keys(later))
+              if not (later["disturbed"].iloc[row] and key in beside)}
     found = []
-    again: Any = np.flatnonzero(now["again"].to_numpy() > 0) if "again" in now.columns else []
-    held = keys(now) if len(again) else []
     for row in again:
-        then = place.get(held[row])
-        if then is None:
-            continue
+        then = place[held[row]]
         beyond = [
             limit for limit in limits
             if limit.keeps(numbers(before, limit.metric)[then])
@@ -124,10 +133,21 @@ def refuted(now: pd.DataFrame, before: pd.DataFrame, limits: Sequence[Limit]) ->
         found.append({
             "trial": int(now["number"].iloc[row]), "left": was and not is_now,
             "joined": is_now and not was, "beyond": [str(limit) for limit in beyond],
-            "metrics": {m: {"then": _point(before, m, then), "now": _point(now, m, int(row))}
-                        for m in metrics},
+            "again": int(now["again"].iloc[row]),
+            "measurements": int(now["measurements"].iloc[row]),
+            "metrics": {m: {"then": _point(before, m, then),
+                            "again": _point(later, m, latest[held[row]]),
+                            "now": _point(now, m, int(row))} for m in metrics},
         })
     return found
+
+
+def _later(trials: pd.DataFrame) -> pd.DataFrame:
+    """The later measurements alone, with their own values and intervals, in the order of storing."""
+    metrics = [m for m in METRICS if m in trials.columns]
+    every = opened(with_later(trials, metrics))
+    every.attrs = {}
+    return every[every["again_s"].notna()].reset_index(drop=True)
 
 
 def _point(table: pd.DataFrame, metric: str, row: int) -> tuple[float, float, float]:

@@ -16,12 +16,15 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import betaincinv
 
 from tuner.analysis.tables import interval, numbers
-from tuner.keeping import (
+from tuner.feasibility import (
     ERROR_RATE,
     KEPT,
+    THROUGHPUT,
     error_rate_probabilities,
     hold_probabilities,
     hold_probability,
+    joint_probabilities,
+    throughput_probabilities,
 )
 from tuner.measurement import interval_names
 
@@ -31,6 +34,9 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float64]
+
+RATE = "target_rate_rps"
+"""Column of what an open loop was offered, requests/s."""
 
 _LIMIT = re.compile(r"\s*([A-Za-z_]\w*)\s*(<=|>=)\s*(\S+)\s*")
 
@@ -84,12 +90,15 @@ def measured_share(measured: ArrayLike, failed: ArrayLike) -> Floats:
 def with_limits(table: pd.DataFrame, limits: Sequence[Limit]) -> pd.DataFrame:
     """A pooled table (``repeats.pool``) with what is known of each limit.
 
-    Adds ``limit_probability`` (one number a limit, a tuple), ``limit_unknown`` (the limits whose
-    probability rests on an assumption, since the upper end or the whole interval is unknown, a
-    tuple of their texts), ``measured_share`` and ``limits_probability``: that all limits hold at
-    once, their errors taken as independent. Failed repeats count against each of them. NaN where
-    nothing was measured. The interval of the error rate becomes that of its counts: repeats that
-    all went well have no spread, which is no proof that no request ever fails.
+    Adds ``limit_probability`` (one number a limit, a tuple; NaN where nothing is known of the
+    metric's error), ``limit_unknown`` (the limits whose probability is not known or rests on an
+    assumption, since the upper end or the whole interval is unknown, a tuple of their texts),
+    ``measured_share``, ``limits_probability``: that all limits hold at once, at least
+    (``feasibility.joint_probabilities``; NaN where that of one is not known), and
+    ``limits_presence``: the same of those limits alone whose probability is known. Failed repeats
+    count against each of them. NaN where nothing was measured. The interval of the error rate
+    becomes that of its counts: repeats that all went well have no spread, which is no proof that no
+    request ever fails.
     """
     found = table.copy(deep=False)
     if {ERROR_RATE, "requests"} <= set(table.columns):
@@ -114,25 +123,35 @@ def with_limits(table: pd.DataFrame, limits: Sequence[Limit]) -> pd.DataFrame:
         [tuple(t for t, lacks in zip(texts, row) if lacks) for row in untold.tolist()],
         table.index, dtype=object,
     )
-    found["limits_probability"] = share * chances.prod(axis=1)
+    keys = [(limit.metric, limit.sign) for limit in limits]
+    found["limits_probability"] = share * joint_probabilities(keys, chances)
+    known = np.where(untold & np.isnan(chances), 1.0, chances)
+    found["limits_presence"] = share * joint_probabilities(keys, known)
     return found
 
 
 def _of_one(table: pd.DataFrame, limit: Limit) -> tuple[Floats, NDArray[np.bool_]]:
-    """Probability that one limit holds, and whether it rests on an assumption; each (n,)."""
+    """Probability that one limit holds, and whether that is unknown or assumed; each (n,)."""
     values = numbers(table, limit.metric)
-    if limit.metric == ERROR_RATE and "requests" in table.columns:
-        asked = numbers(table, "requests")
-        counted = asked > 0
-        chance = error_rate_probabilities(
-            np.where(counted, np.rint(values * asked), np.nan), np.where(counted, asked, np.nan),
-            limit.bound, limit.sign,
-        )
-        exact = np.where(np.isnan(values), np.nan, limit.keeps(values).astype(float))
-        return np.where(counted, chance, exact), ~counted & np.isfinite(values)
     low, high = interval(table, limit.metric)
-    chance = hold_probabilities(values, low, high, limit.bound, limit.sign)
     # What lies below the value is known whatever the upper end is.
     above = limit.bound > values
-    unknown = ~np.isfinite(low) | (above & ~np.isfinite(high))
-    return chance, unknown & np.isfinite(values)
+    chance = hold_probabilities(values, low, high, limit.bound, limit.sign)
+    told = np.isfinite(low) & ~(above & ~np.isfinite(high))
+    if limit.metric in (ERROR_RATE, THROUGHPUT) and {ERROR_RATE, "requests"} <= set(table.columns):
+        counted = _by_counts(table, limit)
+        chance = np.where(np.isnan(counted), np.nan if limit.metric == ERROR_RATE else chance, counted)
+        told |= np.isfinite(counted)
+    return chance, ~(told & np.isfinite(chance)) & np.isfinite(values)
+
+
+def _by_counts(table: pd.DataFrame, limit: Limit) -> Floats:
+    """Probability that a limit on errors, or on an open loop's throughput, holds; NaN where nobody
+    counted, (n,)."""
+    asked = numbers(table, "requests")
+    asked = np.where(asked > 0, asked, np.nan)
+    wrong = np.rint(numbers(table, ERROR_RATE) * asked)
+    if limit.metric == ERROR_RATE:
+        return error_rate_probabilities(wrong, asked, limit.bound, limit.sign)
+    rate = numbers(table, RATE) if RATE in table.columns else np.full(len(table), np.nan)
+    return throughput_probabilities(wrong, asked, rate, limit.bound, limit.sign)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _FRONT, _KNEE, _TRIAL = COLOURS[1], COLOURS[3], COLOURS[0]
 
+_ARROW_PT = 26
+"""Length of the arrow at an open end; the largest marks (knee, choice) have a radius of 8 points."""
+
 
 def pareto_figure(
     table: pd.DataFrame,
@@ -89,11 +92,12 @@ def _draw_front(
     for place, (name, marker) in enumerate(zip(objectives, (">", "^"))):
         rows = np.isposinf(interval(front, name)[1])
         if rows.any():
-            towards = ((8, 0), (0, 8))[place]
+            towards = ((_ARROW_PT, 0), (0, _ARROW_PT))[place]
             for at in zip(x[rows], y[rows]):
-                axis.annotate("", at, xytext=towards, textcoords="offset points",
-                              arrowprops={"arrowstyle": "<-", "color": _FRONT})
-            axis.plot([], [], marker, color=_FRONT, label=f"no upper bound of {label(name)} known")
+                axis.annotate("", at, xytext=towards, textcoords="offset points", zorder=7,
+                              arrowprops={"arrowstyle": "<|-", "color": INK, "shrinkA": 0,
+                                          "shrinkB": 0, "mutation_scale": 12})
+            axis.plot([], [], marker, color=INK, label=f"no upper bound of {label(name)} known")
     bend = front["knee"].to_numpy()
     axis.scatter(x[bend], y[bend], s=190, marker="*", color=_KNEE, edgecolor=INK, linewidth=0.8,
                  zorder=5, label="knee")

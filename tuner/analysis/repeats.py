@@ -9,7 +9,9 @@ tell and what differs from trial to trial:
 
 with the variance between trials pooled over the study (``noise.Noise``) and Student's quantile for
 its degrees of freedom. A metric whose stages know no interval, as throughput, gets one in this way.
-What ``tuner measure`` found later counts as well: a measurement longer than all others of its
+**A measurement that other work disturbed counts only where its configuration has no undisturbed one**
+(``left_out``), however long it was: its numbers are not the server's alone. What ``tuner measure``
+found later counts as well: a measurement longer than all others of its
 configuration together stands for it, since a finalist was chosen because its numbers looked good;
 a shorter one is a further repeat.
 
@@ -59,13 +61,14 @@ def pool(table: pd.DataFrame, sisters: Sisters | None = None) -> pd.DataFrame:
 
     Returns:
         The same columns, and ``trials`` (numbers of all finished trials, a tuple), ``repeats`` (how
-        many of them gave a measurement), ``failures`` (how often the server failed), ``again`` (how many later
-        measurements by ``tuner measure`` count), ``again_s`` (seconds of one that stands for all
-        others; else NaN), ``discord`` (metrics whose repeats differ by more than their intervals
+        many of them gave a measurement), ``failures`` (how often the server failed), ``again`` (how
+        many later measurements by ``tuner measure`` count), ``again_s`` (seconds of those that stand
+        for all others; else NaN), ``discord`` (metrics whose repeats differ by more than their intervals
         say, a tuple), ``interval_open`` (metrics whose upper bound is not known, a tuple; their
         upper end is infinite), ``disturbed_by`` (what disturbed the measurements that the values
-        come from, in words, a tuple), ``former_rule`` (requests of each of those whose p99 is by
-        the former rank rule, a tuple) and ``measurements`` (how many they are). ``number`` is the
+        come from, in words, a tuple), ``left_out`` (the same of measurements that do not count beside
+        undisturbed ones), ``again_left_out`` (how many of those are later ones), ``former_rule``
+        (requests of each of those whose p99 is by the former rank rule, a tuple) and ``measurements`` (how many they are). ``number`` is the
         first trial with a measurement, or the one whose later measurement stands for it;
         ``requests`` and ``window_s`` are sums. A configuration is ``valid`` as ``without_failure``
         says, and ``feasible`` when it is valid and more than half of its trials are feasible.
@@ -80,6 +83,7 @@ def pool(table: pd.DataFrame, sisters: Sisters | None = None) -> pd.DataFrame:
     table = opened(with_later(table, metrics))
     table.attrs = {}  # pandas copies them, deeply, at every step
     ids = same_configuration(table, parameters)
+    table[LEFT_OUT] = _beside_undisturbed(table, ids)
     table, ids, longest = _standing(table, ids)
     once = len(np.unique(ids)) == len(table)
     noises: dict[str, Noise | None] = dict.fromkeys(metrics) if once else _noises(table, metrics, ids)
@@ -105,6 +109,20 @@ def pool(table: pd.DataFrame, sisters: Sisters | None = None) -> pd.DataFrame:
     return pooled
 
 
+def _beside_undisturbed(table: pd.DataFrame, ids: Codes) -> NDArray[np.bool_]:
+    """Measured rows that were disturbed, of configurations that have an undisturbed one; (n,)."""
+    words = table["disturbed"].tolist() if "disturbed" in table.columns else [None] * len(table)
+    disturbed = np.array([isinstance(w, str) and bool(w) for w in words], dtype=bool)
+    measured = table["valid"].fillna(False).astype(bool).to_numpy()
+    return np.asarray(disturbed & measured & np.isin(ids, ids[measured & ~disturbed]))
+
+
+def _counting(table: pd.DataFrame) -> NDArray[np.bool_]:
+    """Rows whose values count: measured, and not left out; (n,)."""
+    measured = table["valid"].fillna(False).astype(bool).to_numpy()
+    return np.asarray(measured & ~table[LEFT_OUT].to_numpy() if LEFT_OUT in table.columns else measured)
+
+
 def _standing(
     table: pd.DataFrame, ids: Codes
 ) -> tuple[pd.DataFrame, Codes, dict[int, pd.DataFrame]]:
@@ -118,7 +136,8 @@ def _standing(
         return table, ids, {}
     seconds = np.nan_to_num(numbers(table, "window_s")) if "window_s" in table.columns else (
         np.nan_to_num(table["again_s"].to_numpy(dtype=float)))
-    seconds = np.where(table["valid"].fillna(False).astype(bool), seconds, 0.0)
+    seconds = np.where(_counting(table), seconds, 0.0)
+    later = later & _counting(table)
     kept, standing = np.ones(len(table), dtype=bool), {}
     for which in np.unique(ids[later]):
         mine = ids == which
@@ -140,7 +159,7 @@ def _grouped(
     noises: Mapping[str, Noise | None],
     parameters: Sequence[str],
 ) -> pd.DataFrame:
-    measured = table["valid"].fillna(False).astype(bool).to_numpy()
+    measured = _counting(table)
     discords = {m: discordant(table[measured], m, ids[measured]) for m in metrics}
     rows = []
     for which in range(ids.max(initial=-1) + 1):
@@ -151,7 +170,7 @@ def _grouped(
             _let_stand(row, longest[which], metrics, noises)
         rows.append(row)
     columns = [*table.columns, *(c for m in metrics for c in interval_names(m)), "trials",
-               "repeats", "failures", "again", "discord", *_ORIGINS]
+               "repeats", "failures", "again", "discord", "again_left_out", *_ORIGINS]
     pooled = pd.DataFrame(rows, columns=list(dict.fromkeys(columns)))
     for name in parameters:
         pooled[name] = pd.Series([r[name] for r in rows], index=pooled.index, dtype=object)
@@ -185,7 +204,7 @@ def _failures(measured: Iterable[bool], reasons: Iterable[Any]) -> int:
 def _noises(
     table: pd.DataFrame, metrics: Sequence[str], ids: Codes
 ) -> dict[str, Noise | None]:
-    measured = table["valid"].fillna(False).astype(bool).to_numpy()
+    measured = _counting(table)
     held = table[measured]
     return {m: noise_of(held, m, ids[measured]) if m in held.columns else None for m in metrics}
 
@@ -194,6 +213,7 @@ def _is_thin(noise: Noise | None) -> bool:
     return noise is None or noise.degrees < ENOUGH_DEGREES
 
 
+LEFT_OUT = "left_out"
 _ORIGINS = ("disturbed_by", "former_rule", "measurements")
 
 
@@ -219,6 +239,7 @@ def _unpooled(table: pd.DataFrame) -> pd.DataFrame:
     found["repeats"] = measured.astype(int)
     found["failures"] = [_failures([held], [why]) for held, why in zip(measured, reasons)]
     found["again"], found["measurements"] = 0, measured.astype(int)
+    found[LEFT_OUT], found["again_left_out"] = tuples([()] * len(table)), 0
     found["discord"] = tuples([()] * len(table))
     words = table["disturbed"].tolist() if "disturbed" in table.columns else [None] * len(table)
     found["disturbed_by"] = tuples(
@@ -238,14 +259,16 @@ def _row(
     part: pd.DataFrame, metrics: Sequence[str], noises: Mapping[str, Noise | None]
 ) -> dict[str, Any]:
     measured = part["valid"].fillna(False).astype(bool)
-    kept = part[measured]
+    left_out = part[LEFT_OUT]
+    kept = part[measured & ~left_out]
     row: dict[str, Any] = dict((kept if len(kept) else part).iloc[0])
     reasons = part["reason"] if "reason" in part.columns else [None] * len(part)
     row["valid"] = without_failure(measured, reasons)
     for metric in metrics:
         row.update(_pooled(kept, metric, noises[metric]))
     if "feasible" in part.columns:
-        row["feasible"] = row["valid"] and _most(part, part["feasible"].fillna(False).astype(bool))
+        judged = part if left_out.all() else part[~left_out]
+        row["feasible"] = row["valid"] and _most(judged, judged["feasible"].fillna(False).astype(bool))
     if "reason" in part.columns:
         told = part["reason"].dropna()
         row["reason"] = None if row["valid"] or told.empty else told.mode().iloc[0]
@@ -256,7 +279,9 @@ def _row(
     row["trials"] = tuple(int(n) for n in part.loc[~later, "number"])
     row["repeats"] = int((measured & ~later).sum())
     row["failures"] = _failures(measured, reasons)
-    row["again"], row["again_s"] = int((measured & later).sum()), np.nan
+    row["again"], row["again_s"] = int((measured & later & ~left_out).sum()), np.nan
+    row[LEFT_OUT] = tuple(part.loc[left_out, "disturbed"]) if left_out.any() else ()
+    row["again_left_out"] = int((later & left_out).sum())
     row.update(_origins(kept))
     return row
 

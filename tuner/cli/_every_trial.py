@@ -62,12 +62,12 @@ def as_table(rows: Sequence[dict[str, Any]], knobs: Sequence[str]) -> str:
             _format.number(metrics.get("latency_p99_ms")) + _span(row, "latency_p99_ms"),
             _format.number(metrics.get("energy_per_request_j")),
             *(_format.number(row[k]) for k in ("batch_rows_mean", "memory_peak_mb")),
-            row["disturbed"] or "-",
+            row["disturbed"] or "-", row["drift"] or "-",
             *(_format.configuration({k: configuration[k]}).partition("=")[2]
               if k in configuration else "-" for k in knobs),
         ])
     headers = ["trial", "reason", "offered (1/s)", "requests", "window (s)", "p99 (ms)",
-               "energy/request (J)", "rows a batch", "memory (MB)", "disturbed", *knobs]
+               "energy/request (J)", "rows a batch", "memory (MB)", "disturbed", "drift", *knobs]
     return tabulate(lines, headers=headers, disable_numparse=True)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from tuner.cli import _format
+from tuner.cli._pareto_choice import limit_notes
 from tuner.measurement import METRICS, interval_names
 
 DRIFTED = 0.01
@@ -16,16 +17,14 @@ DRIFTED = 0.01
 def study_notes(marked: Any) -> list[str]:
     """What holds of the whole study: disturbed trials, percentiles by the former rank rule, what a
     later measurement refuted."""
-    return [
-        *_disturbed(marked), *_drifted(marked), *_former_rule(marked), *refuted_notes(marked)
-    ]
+    return [*_conditions(marked), *_former_rule(marked), *refuted_notes(marked)]
 
 
 def pareto_notes(members: Any) -> list[str]:
     """One line for each thing worth saying of the members of a front (``cli.pareto.members``)."""
     return [
         *_certainty(members),
-        *_limits(members),
+        *limit_notes(members),
         *_same_choice(members),
         *_measured_again(members),
         *_failed_repeats(members),
@@ -48,67 +47,36 @@ def bounds(row: Any, metric: str, shown: Collection[str]) -> str:
     return f" [{_format.number(low)}–{'?' if math.isinf(high) else _format.number(high)}]"
 
 
-def choice_sentence(marked: Any) -> str:
-    """Which configuration to take, and by which rule."""
-    attrs, chosen = marked.attrs, marked.attrs["choice"]
-    row = marked.iloc[chosen.row]
-    first, *others = attrs["objectives"]
-    lead = f"choice: trial {int(row['number'])}"
-    if not attrs["limits"]:
-        among = f"of {_count(chosen.kept)}"
-    elif chosen.sure:
-        among = f"of {_count(chosen.kept)} that keep every limit with at least 90 %"
-    else:
-        among = (f"no configuration is known to keep every limit with 90 % (this one: "
-                 f"{row['limits_probability']:.0%}); of {_count(chosen.kept)} likeliest to")
-    best = "greatest" if attrs["directions"][0] == "maximize" else "least"
-    if chosen.equal == 1:
-        return (f"{lead}, since {among}, it has the {best} {first} "
-                f"({_format.metric(first, chosen.least)}) and no other is within 5 % of it")
-    told = (f"{lead}, since {among}, {chosen.equal} are within 5 % of the {best} {first} "
-            f"({_format.metric(first, chosen.least)}) and count as equal")
-    if others:
-        ways = dict(zip(attrs["objectives"], attrs["directions"]))
-        best = " and ".join(
-            f"the {'most' if ways[o] == 'maximize' else 'least'} {o}" for o in others
-        )
-        told += f"; of these it has {best}"
-    if chosen.thrifty > 1:
-        told += (f", as have {chosen.thrifty - 1} more" if others else "") + (
-            f", and is the nearest to the server's defaults ({chosen.differing} knobs differ)"
-        )
-    return told
-
-
-def _count(number: int) -> str:
-    return f"{number} configuration{'s' if number != 1 else ''}"
-
-
-def _disturbed(marked: Any) -> list[str]:
-    count, total = marked.attrs["counts"]["disturbed"], marked.attrs["counts"]["finished"]
-    again = sum(bool(e.get("disturbed")) for e in marked.attrs.get("measured_again") or ())
+def _conditions(marked: Any) -> list[str]:
+    """Under what the trials were measured: other work, a drift of the latencies in the window."""
+    told, entries = marked.attrs["counts"], marked.attrs.get("measured_again") or ()
+    disturbed, again = told["disturbed"], sum(bool(e.get("disturbed")) for e in entries)
+    beside = marked[[bool(words) for words in marked["left_out"]]]
     lines = []
-    if count:
-        words = dict.fromkeys(w for held in marked["disturbed_by"] for w in held)
-        first = f", as: {next(iter(words))}" if words else ""
+    if disturbed:
+        words = [w for column in ("disturbed_by", "left_out") for held in marked[column] for w in held]
         lines.append(
-            f"{count} of {total} trials were disturbed by other work (marked !){first}; their "
-            "numbers are not the server's alone"
+            f"{disturbed} of {told['finished']} trials were disturbed by other work (marked !)"
+            f"{f', as: {words[0]}' if words else ''}; their numbers are not the server's alone"
         )
     if again:
-        lines.append(f"{again} of {len(marked.attrs['measured_again'])} later measurements "
-                     "(tuner measure) were disturbed by other work")
+        lines.append(f"{again} of {len(entries)} later measurements (tuner measure) were disturbed by "
+                     "other work")
+    if len(beside):
+        count = sum(map(len, beside["left_out"]))
+        lines.append(f"{count} disturbed measurement{'s' if count > 1 else ''} left out beside "
+                     f"undisturbed ones of the same configuration: {_trials(beside['number'])}")
+    if drifted := told.get("drifted") or {}:
+        first, *others = drifted
+        lines.append(f"trial {first}: {drifted[first]}"
+                     + (f" (and in {_trials(others)})" if others else ""))
     return lines
 
 
-def _drifted(marked: Any) -> list[str]:
-    """Trials whose latencies rose or fell while they were measured: of no steady state."""
-    told = marked.attrs["counts"].get("drifted") or {}
-    if not told:
-        return []
-    number, words = next(iter(told.items()))
-    others = f" (and in trials {', '.join(str(n) for n in list(told)[1:9])})" if len(told) > 1 else ""
-    return [f"trial {number}: {words}{others}"]
+def _trials(numbers: Collection[int]) -> str:
+    """``trials 3, 7``, the first eight."""
+    shown = ", ".join(str(int(n)) for n in list(numbers)[:8])
+    return f"trial{'s' if len(numbers) > 1 else ''} {shown}{', …' if len(numbers) > 8 else ''}"
 
 
 def _former_rule(marked: Any) -> list[str]:
@@ -147,13 +115,20 @@ def refuted_notes(marked: Any) -> list[str]:
                  else "was measured again")
         changes = []
         for metric, held in told["metrics"].items():
-            if all(math.isnan(held[k][0]) for k in ("then", "now")):
+            if all(math.isnan(held[k][0]) for k in ("then", "again", "now")):
                 continue
-            then, now = (_point(metric, held[k]) for k in ("then", "now"))
-            changes.append(f"{metric} {then} in the study, {now} measured again")
+            then, again, now = (_point(metric, held[k]) for k in ("then", "again", "now"))
+            last = f" (the last of {told['again']})" if told["again"] > 1 else ""
+            known = f", {now} of all {told['measurements']}" if told["measurements"] > 1 else ""
+            changes.append(f"{metric} {then} in the study, {again} measured again{last}{known}")
         lines.append(
             f"trial {told['trial']} {moved}: {'; '.join(changes)}"
             + (f"; beyond {', '.join(told['beyond'])} now" if told["beyond"] else "")
+        )
+    for _, row in marked[marked["again_left_out"] > 0].iterrows():
+        lines.append(
+            f"trial {int(row['number'])} was measured again, disturbed by other work: left out, since "
+            f"an undisturbed measurement of it is known ({int(row['measurements'])} in all)"
         )
     return lines
 
@@ -184,16 +159,6 @@ def _certainty(members: Any) -> list[str]:
             "member is certain"
         )
     return lines
-
-
-def _limits(members: Any) -> list[str]:
-    untold = {text: None for held in members["limit_unknown"] for text in held}
-    if not untold:
-        return []
-    return [
-        (f"P({'), P('.join(untold)}) marked ?: no upper bound, or no interval, is known; an unknown "
-        "upper side is taken to have a heavy tail (Cauchy), an unknown error as none; never certain")
-    ]
 
 
 def _same_choice(members: Any) -> list[str]:

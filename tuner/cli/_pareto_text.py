@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 from tuner.cli import _format
-from tuner.cli._pareto_notes import bounds, choice_sentence, pareto_notes, study_notes
+from tuner.cli._pareto_choice import chance, choice_sentence, limit_notes
+from tuner.cli._pareto_notes import bounds, pareto_notes, study_notes
 from tuner.measurement import METRICS
 
 SHOWN = ("latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "throughput_rps",
@@ -66,9 +67,8 @@ def text(marked: Any) -> str:
         rows.append(
             [_name(row)]
             + [_format.number(row[m]) + bounds(row, m, wanted) for m in shown]
-            + [f"{row['front_probability']:.0%}{'?' if row['interval_unknown'] else ''}"]
-            + [percent(p) + ("?" if t in row["limit_unknown"] else "")
-               for p, t in zip(row["limit_probability"], limits)]
+            + [f"{row['front_probability']:.0%}{'?' if not_counted(row) else ''}"]
+            + [chance(row, t, p) for p, t in zip(row["limit_probability"], limits)]
             + ([letters[row["group"]]] if letters else [])
             + [_format.configuration({k: row[k]}).partition("=")[2]
                if row[k] is not None and row[k] == row[k] else "-" for k in knobs]
@@ -94,13 +94,9 @@ def text(marked: Any) -> str:
     return "\n".join([*lines, *pareto_notes(found)])
 
 
-def percent(chance: float) -> str:
-    """A probability; what is not quite certain or impossible is not rounded to it."""
-    if math.isnan(chance):
-        return "-"
-    if 0.995 <= chance < 0.9995 or 0.0005 < chance < 0.005:
-        return f"{chance:.1%}"
-    return ">99.9%" if 0.9995 <= chance < 1 else "<0.1%" if 0 < chance <= 0.0005 else f"{chance:.0%}"
+def not_counted(row: Any) -> bool:
+    """Whether some error is not in ``P(front)``: that of an objective, or of a limit's metric."""
+    return bool(row["interval_unknown"]) or any(map(math.isnan, row["limit_probability"]))
 
 
 def _counted(attrs: Any) -> str:
@@ -126,16 +122,16 @@ def _nearest(marked: Any) -> list[str]:
     lines = ["Nearest misses:"]
     for _, row in found.iterrows():
         told = []
-        for limit, chance in zip(limits, row["limit_probability"]):
+        for limit, held in zip(limits, row["limit_probability"]):
             metric = limit.split(" ")[0]
             told.append(f"{metric} {_format.number(row[metric])}{bounds(row, metric, {metric})} "
-                        f"(limit {limit.partition(' ')[2]}, P {percent(chance)})")
+                        f"(limit {limit.partition(' ')[2]}, P {chance(row, limit, held)})")
         if row["failures"]:
             told.append(f"{int(row['failures'])} of {len(row['trials'])} repeats failed")
         settings = {k: row[k] for k in marked.attrs["parameters"] if row[k] == row[k]}
         lines.append(f"  trial {_name(row)}: {'; '.join(told) or 'no limit'}; "
                      f"{_format.configuration(settings)}")
-    return lines
+    return lines + limit_notes(found)
 
 
 def _name(row: Any) -> str:

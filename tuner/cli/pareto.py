@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner.cli._every_trial import as_table, every_trial
-from tuner.cli._pareto_notes import choice_sentence, study_notes
+from tuner.cli._pareto_choice import choice_sentence
+from tuner.cli._pareto_notes import study_notes
+from tuner.cli._pareto_questions import refuse_meaningless
 from tuner.cli._pareto_text import MISSES, members, misses, text
 from tuner.cli._references import names
 from tuner.errors import StudyError, UsageError
@@ -115,8 +117,8 @@ def front(
 
     Raises:
         StudyError: energies measured in several ways, which no front may hold together.
-        UsageError: a reference of another length than the objectives.
-        TableError: a metric that the study does not hold.
+        UsageError: a reference of another length than the objectives, a metric that there is not, a
+            question that no measurement answers (``space_questions``).
     """
     from tuner import store
     from tuner.analysis.known import front_of
@@ -125,6 +127,7 @@ def front(
 
     trials = store.table_of(study)
     own = dict(zip(trials.attrs["objectives"], trials.attrs["directions"], strict=True))
+    refuse_meaningless(trials, objectives or (), limits, own)
     objectives = list(dict.fromkeys(objectives or own))
     if reference is not None and len(reference) != len(objectives):
         raise UsageError(
@@ -176,6 +179,7 @@ def describe(marked: Any) -> dict[str, Any]:
             "failed_repeats": int(row["failures"]),
             "repeats_disagree": list(row["discord"]),
             "disturbed": list(row["disturbed_by"]),
+            "disturbed_left_out": list(row["left_out"]),
             "p99_by_former_rank_rule": former_rule(row["former_rule"]),
             "knee": bool(row["knee"]),
             "choice": bool(row["choice"]),

@@ -13,7 +13,7 @@ from tuner.load.precision import Interval, percentile_interval
 from tuner.load.window import UNANSWERED, Window, lag_p99_ms, timeline
 from tuner.measurement import CEILING, PERCENTILE_RULE, StageResult
 
-LEVELS = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 SILENT_SHARE = 0.25
 """Share of a closed loop's window without any answer from which on it is no result."""
 LAG_SHARE = 0.10
@@ -42,7 +42,7 @@ def summarise(
         latencies = window.latencies_ms
         if len(latencies):
             everybody = window.latencies_of_all_ms
-            known = {name: percentile_interval(everybody, q) for name, q in LEVELS.items()}
+            known = {name: percentile_interval(everybody, q) for name, q in QUANTILES.items()}
             precise = known["p99"].relative_half_width <= plan.precision
             details = dict(details) | {PERCENTILE_RULE: CEILING, "drift": drift(everybody)}
             numbers = {

@@ -48,7 +48,7 @@ class Observation:
     )
     """95 % intervals of violations, where the measurement has them; an end of ``None`` is unknown."""
     limit_probabilities: Mapping[str, float] = field(default_factory=dict)
-    """That each constraint holds, where the measurement tells (``tuner.keeping``)."""
+    """That each constraint holds, where the measurement tells (``tuner.feasibility``)."""
 
     @property
     def tells_nothing(self) -> bool:

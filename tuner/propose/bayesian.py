@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from tuner.keeping import KEPT
+from tuner.feasibility import KEPT
 from tuner.measurement import Configuration, configuration_key
 from tuner.propose.averaged import AveragedSurrogate, expected_scale
 from tuner.propose.base import Observation, Proposal, Proposer

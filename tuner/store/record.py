@@ -18,7 +18,13 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from tuner.keeping import ERROR_RATE, error_rate_probabilities, hold_probability
+from tuner.feasibility import (
+    ERROR_RATE,
+    THROUGHPUT,
+    error_rate_probabilities,
+    hold_probability,
+    throughput_probabilities,
+)
 from tuner.measurement import (
     UNFINISHED,
     Configuration,
@@ -216,11 +222,14 @@ def violation_intervals(
 
 
 def limit_probabilities(measurement: Measurement, space: Space) -> dict[str, float]:
-    """Constraint -> probability that it holds, of one measurement (see ``keeping``).
+    """Constraint -> probability that it holds, of one measurement (see ``feasibility``).
 
-    A constraint whose metric was not measured is left out.
+    A constraint whose metric was not measured is left out, and so is one of whose error nothing is
+    known.
     """
     metrics, intervals = measurement.metrics(), measurement.intervals()
+    stage = measurement.stage
+    wrong, asked, rate = sum(stage.errors.values()), stage.requests, stage.target_rate_rps
     told = {}
     for constraint in space.constraints:
         value = metrics.get(constraint.metric)
@@ -230,12 +239,15 @@ def limit_probabilities(measurement: Measurement, space: Space) -> dict[str, flo
         if bound is None:
             bound, sign = constraint.minimum, ">="
         assert bound is not None
-        if constraint.metric == ERROR_RATE and (asked := measurement.stage.requests):
-            wrong = sum(measurement.stage.errors.values())
-            told[constraint.key] = float(error_rate_probabilities([wrong], [asked], bound, sign)[0])
+        if constraint.metric == ERROR_RATE and asked:
+            chance = float(error_rate_probabilities([wrong], [asked], bound, sign)[0])
+        elif constraint.metric == THROUGHPUT and asked and rate:
+            chance = float(throughput_probabilities([wrong], [asked], [rate], bound, sign)[0])
         else:
             low, high = intervals.get(constraint.metric) or (None, None)
-            told[constraint.key] = hold_probability(value, low, high, bound, sign)
+            chance = hold_probability(value, low, high, bound, sign)
+        if not math.isnan(chance):
+            told[constraint.key] = chance
     return told
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from tuner.measurement import METRICS, energy_basis, interval_names
@@ -37,20 +38,27 @@ def table_of(store: Store) -> Any:
     ``objectives``, ``directions``, ``environment``, ``space``, ``energy_source`` (a list where
     there are several) and ``measured_again``: what ``tuner measure`` stored since.
     """
+    # The records, a million objects, live until the table is made: nothing to collect meanwhile.
+    with uncollected():
+        return _table(store, [r for r in store.records(NEEDED) if r.is_finished])
+
+
+def _table(store: Store, records: list[TrialRecord]) -> Any:
     import pandas
 
-    records = [r for r in store.records(NEEDED) if r.is_finished]
     names = [p["name"] for p in store.space_description.get("parameters", [])]
     metrics = list(dict.fromkeys([*METRICS, *(m for r in records for m in r.metrics)]))
-    bounded = list(dict.fromkeys([*WITH_INTERVAL, *(m for r in records for m in r.intervals)]))
+    intervals = [r.intervals for r in records]
+    bounded = {m: interval_names(m)
+               for m in dict.fromkeys([*WITH_INTERVAL, *(m for told in intervals for m in told)])}
     columns = [
-        "number", *names, *metrics, *(c for m in bounded for c in interval_names(m)),
+        "number", *names, *metrics, *(c for ends in bounded.values() for c in ends),
         "feasible", "valid", "reason", "window_s", "started", "batch_rows_mean",
         "energy_basis", "p99_interval_bounded", "requests", "target_rate_rps", "percentile_rule",
         "disturbed", "drift", "memory_peak_mb",
     ]
-    with uncollected():
-        rows = [_row(record, names, metrics, bounded) for record in records]
+    rows = [_row(record, names, metrics) | _ends(told, bounded)
+            for record, told in zip(records, intervals)]
     table = pandas.DataFrame(rows, columns=columns)
     for name in names:
         # As they were chosen: an inactive knob must not turn another trial's 8 into 8.0.
@@ -66,13 +74,11 @@ def table_of(store: Store) -> Any:
     return table
 
 
-def _row(
-    record: TrialRecord, names: list[str], metrics: list[str], bounded: list[str]
-) -> dict[str, Any]:
+def _row(record: TrialRecord, names: list[str], metrics: list[str]) -> dict[str, Any]:
     energy = record.measurement.get("energy")
     stage = record.measurement.get("stage") or {}
     details = stage.get("details") or {}
-    row: dict[str, Any] = {
+    return {
         "number": record.number,
         **{n: record.configuration.get(n) for n in names},
         **{m: record.metrics.get(m) for m in metrics},
@@ -91,11 +97,17 @@ def _row(
         "drift": details.get("drift"),
         "memory_peak_mb": _memory_peak_mb(record),
     }
-    intervals = record.intervals
-    for metric in bounded:
+
+
+def _ends(
+    intervals: Mapping[str, tuple[float, float | None]], bounded: Mapping[str, tuple[str, str]]
+) -> dict[str, float | None]:
+    """Both ends of every metric, by the names of their columns."""
+    row: dict[str, float | None] = {}
+    for metric, (lower, upper) in bounded.items():
         low, high = intervals.get(metric, (None, None))
         open_above = low is not None and high is None
-        row.update(zip(interval_names(metric), (low, math.inf if open_above else high)))
+        row[lower], row[upper] = low, math.inf if open_above else high
     return row
 
 
