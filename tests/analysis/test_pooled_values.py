@@ -527,6 +527,17 @@ def test_without_limits_all_are_kept_and_failures_still_count() -> None:
 # What is known of all.
 
 
+def test_a_later_measurement_that_failed_does_not_stand_beside_those_that_do() -> None:
+    failed = {"trial": 0, "window_s": 30.0, "metrics": {}, "reason": "overloaded"}
+    table = study([{P99: 10.0, "window_s": 9.0}], measured_again=[
+        entry(0, 6.0, 20.0, violations={}), failed, entry(0, 6.0, 22.0, violations={}),
+    ])
+    (row,) = pool(table).to_dict(orient="records")
+    assert row[P99] == pytest.approx(21.0) and row["again_s"] == 12.0
+    assert (row["repeats"], row["again"], row["failures"]) == (1, 2, 1)
+    assert row["measurements"] == 2 and row["feasible"]
+
+
 def test_as_many_failures_as_measurements_are_just_borne() -> None:
     rows = [{"k": 1, "reason": "crash"}, {"k": 2, "reason": "crash"}, {"k": 2, "reason": "errors"},
             {"k": 2, "reason": "client_limited"}]

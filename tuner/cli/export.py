@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner import export
-from tuner.cli import _format, _numbers, pareto
+from tuner.cli import _format, _numbers, _pareto_choice, pareto
 from tuner.cli._pareto_notes import former_rule_note
 from tuner.errors import StudyError
 from tuner.measurement import METRICS, interval_names
@@ -106,7 +106,8 @@ def _warnings(marked: Any, row: Any) -> list[str]:
         if not limit.keeps(row[limit.metric]):
             told.append(f"BEYOND THE LIMIT {text}: {value} was measured")
         elif not chance >= KEPT:
-            told.append(f"NOT KNOWN TO KEEP {text}: {value} was measured, it holds with {chance:.0%}")
+            told.append(f"NOT KNOWN TO KEEP {text}: {value} was measured, it holds with "
+                        f"{_pareto_choice.chance(row, text, chance)}")
     if row["failures"]:
         every = int(row["repeats"] + row["again"] + row["failures"])
         told.append(f"{int(row['failures'])} of {every} of its measurements failed")

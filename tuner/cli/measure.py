@@ -137,6 +137,8 @@ def _entry(
         "energy_method": energy.method if energy else None,
         "energy_basis": energy_basis(energy) if energy else None,
         "samples_file": stage.samples_file,
+        "batch_rows_mean": (measured.deployment.get("batches") or {}).get("rows_mean"),
+        "memory_peak_mb": measured.deployment.get("memory_peak_mb"),
         **attributes,
     })
     return entry
@@ -187,6 +189,7 @@ def _text(study: Any, trial: Any, entry: dict[str, Any]) -> str:
 def _known(study: Any, number: int) -> list[str]:
     """What is known of the configuration now, from all of its measurements, as everywhere."""
     from tuner.cli import pareto
+    from tuner.cli._pareto_choice import chance
     from tuner.cli._pareto_notes import bounds, refuted_notes
 
     marked = pareto.front(study)
@@ -194,9 +197,8 @@ def _known(study: Any, number: int) -> list[str]:
     shown = list(dict.fromkeys([*marked.attrs["objectives"], "latency_p99_ms"]))
     told = ", ".join(f"{m} {_format.metric(m, row[m])}{bounds(row, m, shown)}" for m in shown)
     lines = [f"known now   {told} (of {int(row['measurements'])} measurement(s))"]
-    for text, chance in zip(marked.attrs["limits"], row["limit_probability"]):
-        assumed = "?" if text in row["limit_unknown"] else ""
-        lines.append(f"limit       {text} holds with {chance:.1%}{assumed}")
+    for text, probability in zip(marked.attrs["limits"], row["limit_probability"]):
+        lines.append(f"limit       {text} holds with {chance(row, text, probability)}")
     return lines + [line for line in refuted_notes(marked) if line.startswith(f"trial {row['number']} ")]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.stats import norm
 
+from tuner.feasibility import joint_probabilities
 from tuner.measurement import configuration_key
 from tuner.propose.base import Observation
 from tuner.propose.history import Key
@@ -35,15 +36,17 @@ def deviation(observation: Observation, constraint: str) -> float:
 
 
 def kept_by(observation: Observation) -> float:
-    """Probability that a trial kept every limit, their errors independent; 0 for a failure, and 0 or
-    1 where the measurement tells no probability."""
+    """Probability that a trial kept every limit (``feasibility.joint_probabilities``); 0 for a
+    failure, and of a limit 0 or 1 where the measurement tells no probability."""
     if observation.state != "complete":
         return 0.0
-    probability = 1.0
+    limits, chances = [], []
     for constraint, violation in observation.violations.items():
+        metric, _, rest = constraint.partition(" ")
         told = observation.limit_probabilities.get(constraint)
-        probability *= float(violation <= 0) if told is None else told
-    return probability
+        limits.append((metric, rest.partition(" ")[0]))
+        chances.append(float(violation <= 0) if told is None else told)
+    return float(joint_probabilities(limits, [chances])[0])
 
 
 def kept(finished: Sequence[Observation]) -> Mapping[Key, float]:
