@@ -145,8 +145,10 @@ def open(space: Space, options: Options, note: Note) -> Iterator[ServingEvaluato
     settings = space.settings
     deploy.check_space(space)
     note(f"preparing {settings.model}")
-    record = models.resolve(settings.model, progress=note)
-    requests = workloads.requests_file(record, source=settings.requests, seed=options.seed)
+    record = models.resolve(settings.model, signature=settings.signature, progress=note)
+    requests = workloads.requests_file(
+        record, source=settings.requests, seed=options.seed, per_request=settings.rows
+    )
     others = [
         ModelToServe(f"other_{i}", record.path)
         for i in range(max(map(int, space.factors.get("other_models", (0,)))))

@@ -190,6 +190,8 @@ class Settings:
     model: str = "mobilenet_v2"
     requests: str = "default"
     """Where requests come from: ``default`` (the model's workload), ``random``, or a path."""
+    signature: str = "serving_default"
+    """Which of the model's signatures is asked."""
     deployer: str = "embedded"
     load: str | float = "medium"
     """``light``, ``medium``, ``high`` (shares of the calibrated capacity) or a rate in requests/s;

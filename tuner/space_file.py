@@ -526,6 +526,7 @@ def _zipf(node: Node) -> str:
 _SETTINGS = {
     "model": Node.text,
     "requests": Node.text,
+    "signature": Node.text,
     "deployer": lambda node: node.one_of(("embedded", "binary", "docker", "fake")),
     "load": _load_level,
     "pattern": lambda node: node.one_of(PATTERNS),

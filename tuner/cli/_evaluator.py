@@ -120,6 +120,7 @@ _OF_A_MEASUREMENT = {
     "settings.precision": "--precision",
     "settings.clients": "--clients",
     "settings.rows": "rows in the space",
+    "settings.signature": "--signature",
     "settings.pattern": "pattern in the space",
     "settings.popularity": "popularity in the space",
     "settings.start_timeout_s": "start_timeout_s in the space",

@@ -89,7 +89,7 @@ def _measured(
                 space, options, store.artifacts(url, base), progress.note, args.wait_for_quiet
             )
         )
-    storage = store.existing(url) or store.connect(url, create=True)
+    storage = store.existing(url, force=args.force) or store.connect(url, create=True)
     kept = _evaluator.facts(args.space, space, options)
     stores: dict[str, list[Any]] = {name: [] for name in args.sampler}
     told: dict[str, str] = {}

@@ -48,7 +48,10 @@ def run(args: argparse.Namespace) -> int:
     trial = next(r for r in study.records() if r.number == number)
     environment = study.environment
     settings = study.get("settings") or {}
-    record = models.resolve(args.model or settings.get("model") or environment.get("model", ""))
+    record = models.resolve(
+        args.model or settings.get("model") or environment.get("model", ""),
+        signature=settings.get("signature") or models.DEFAULT_SIGNATURE,
+    )
     measured = environment.get("model_checksum")
     if args.model is None and measured not in (None, record.checksum):
         raise StudyError(

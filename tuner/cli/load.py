@@ -18,6 +18,7 @@ from tuner.load.levels import LEVELS, calibrate, rate_for
 from tuner.load.stage import run_stage
 from tuner.measurement import StageResult, to_json
 from tuner.models.record import ModelRecord, TensorSpec
+from tuner.rows import files_of
 
 _PERCENTILE_UNKNOWN = (
     "requests that failed or were never answered are slower than all others: a percentile among "
@@ -161,7 +162,7 @@ def requests_file(args: argparse.Namespace) -> Path:
         ModelError: no requests of that kind fit the signature.
     """
     source = args.requests
-    if source != "random" and not Path(source).is_dir():
+    if source != "random" and not (Path(source).is_dir() and not files_of(Path(source))):
         return Path(source)
     found = ask.signatures(args.target, args.model[0], args.protocol)
     if args.signature not in found:
@@ -170,10 +171,7 @@ def requests_file(args: argparse.Namespace) -> Path:
             f"it has: {', '.join(sorted(found))}"
         )
     inputs = {
-        name: TensorSpec(
-            each.dtype,
-            None if each.shape is None else tuple(n if n >= 0 else None for n in each.shape),
-        )
+        name: TensorSpec(each.dtype, each.shape)
         for name, each in found[args.signature].items()
     }
     model = ModelRecord(

@@ -225,7 +225,7 @@ def _speed(settings: Any, note: Callable[[str], None]) -> dict[str, Any]:
     """How the model gains from batches on this machine: later analyses explain with it."""
     from tuner import machine, models, workloads
 
-    model = models.resolve(settings.model, progress=note)
+    model = models.resolve(settings.model, signature=settings.signature, progress=note)
     rows = workloads.requests_file(model, source=settings.requests)
     here = machine.identity(machine.describe())
     return models.measure_speed(model, rows, machine=here, progress=note).to_json()

@@ -19,6 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from tuner.modelserver.flags import flag_table
 
     parser.add_argument("--model", required=True, metavar="NAME|DIR", help="a model or SavedModel")
+    parser.add_argument(
+        "--signature", default="serving_default", metavar="NAME",
+        help="the signature that the model must have (%(default)s)",
+    )
     group = parser.add_argument_group("flags of tensorflow_model_server")
     for flag in flag_table():
         if flag.name in _OURS:
@@ -41,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     for flag in ("port", "rest_api_port"):
         _refuse_taken(flag, getattr(args, flag, None))
-    record = models.resolve(args.model)
+    record = models.resolve(args.model, signature=args.signature)
     given = [
         f"--{flag.name}={value}"
         for flag in flag_table()

@@ -26,6 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", metavar="NAME|DIR", help="a model of `tuner models list`, or a SavedModel")
     add("--requests", metavar="FILE.npz|DIR|random",
         help="the model's inputs; default: the workload that belongs to a named model")
+    add("--signature", metavar="NAME",
+        help="which of the model's signatures is asked (default: serving_default)")
     add("--sampler", default="auto", metavar="NAME", help="who proposes (default: %(default)s)")
     add("--source", action="append", default=[], metavar="STUDY",
         help="a study of another environment to learn from (--sampler auto or transfer); repeatable")
@@ -110,7 +112,7 @@ def overridden(space: Space, args: argparse.Namespace) -> Space:
     """The space with what the command line says in the place of what the file says."""
     given: dict[str, Any] = {
         key: getattr(args, key)
-        for key in ("model", "requests", "deployer", "energy", "precision", "clients")
+        for key in ("model", "requests", "signature", "deployer", "energy", "precision", "clients")
         if getattr(args, key) is not None
     }
     if args.duration is not None:

@@ -57,6 +57,7 @@ _MESSAGES: dict[str, list[tuple[int, str, str]]] = {
         (1, "inputs", "map TensorInfo"),
         (2, "outputs", "map TensorInfo"),
         (3, "method_name", "string"),
+        (4, "defaults", "map TensorProto"),
     ],
     "SignatureDefMap": [(1, "signature_def", "map SignatureDef")],
     "Any": [(1, "type_url", "string"), (2, "value", "bytes")],
@@ -132,6 +133,7 @@ DATA_TYPES = {
     "complex64": 8,
     "int64": 9,
     "bool": 10,
+    "bfloat16": 14,
     "uint16": 17,
     "complex128": 18,
     "float16": 19,
@@ -140,4 +142,4 @@ DATA_TYPES = {
 }
 """NumPy's name of a type -> ``DataType`` of tensorflow/core/framework/types.proto."""
 
-DATA_TYPE_NAMES = {number: name for name, number in DATA_TYPES.items()} | {14: "bfloat16"}
+DATA_TYPE_NAMES = {number: name for name, number in DATA_TYPES.items()}

@@ -6,16 +6,17 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from google.protobuf.message import DecodeError
 
+from tuner import rows
 from tuner.errors import ModelError
 from tuner.load import messages
 from tuner.load.base import StagePlan
-from tuner.load.requests import Input, check_requests
+from tuner.load.requests import Input
+from tuner.rows import Rows
 
 
-def check(plan: StagePlan, arrays: Mapping[str, np.ndarray], answer: bytes | None) -> bool:
+def check(plan: StagePlan, sent: Rows, answer: bytes | None) -> bool:
     """Compare the requests with the server's signature; false when the server did not say.
 
     Raises:
@@ -31,7 +32,11 @@ def check(plan: StagePlan, arrays: Mapping[str, np.ndarray], answer: bytes | Non
             f"the model {plan.model_names[0]!r} has no signature {plan.signature!r}; "
             f"it has: {', '.join(sorted(signatures))}"
         )
-    check_requests(plan.requests_file, arrays, signatures[plan.signature], plan.signature)
+    inputs = signatures[plan.signature]
+    rows.check(
+        plan.requests_file, sent, inputs, plan.signature, per_request=plan.rows_per_request,
+        optional=[name for name, one in inputs.items() if one.has_default],
+    )
     return True
 
 
@@ -49,7 +54,8 @@ def from_grpc(answer: bytes) -> dict[str, dict[str, Input]]:
                 messages.DATA_TYPE_NAMES.get(info.dtype, str(info.dtype)),
                 None
                 if info.tensor_shape.unknown_rank
-                else tuple(dim.size for dim in info.tensor_shape.dim),
+                else tuple(_size(dim.size) for dim in info.tensor_shape.dim),
+                key in signature.defaults,
             )
             for key, info in signature.inputs.items()
         }
@@ -65,17 +71,25 @@ def from_rest(answer: bytes) -> dict[str, dict[str, Input]]:
     except (ValueError, KeyError, TypeError):
         return {}
     return {
-        name: {key: _rest_input(info) for key, info in signature["inputs"].items()}
+        name: {
+            key: _rest_input(info, key in signature.get("defaults", {}))
+            for key, info in signature["inputs"].items()
+        }
         for name, signature in listed.items()
         if signature.get("inputs")
     }
 
 
-def _rest_input(info: Mapping[str, Any]) -> Input:
+def _size(size: int) -> int | None:
+    return None if size < 0 else size
+
+
+def _rest_input(info: Mapping[str, Any], has_default: bool) -> Input:
     """``DT_FLOAT`` and sizes as strings, as protobuf's JSON has them."""
     name = str(info.get("dtype", "")).removeprefix("DT_").lower()
     name = {"float": "float32", "double": "float64", "half": "float16"}.get(name, name)
     shape = info.get("tensor_shape", {})
     if shape.get("unknown_rank"):
-        return Input(name, None)
-    return Input(name, tuple(int(dim["size"]) for dim in shape.get("dim", [])))
+        return Input(name, None, has_default)
+    sizes = tuple(_size(int(dim["size"])) for dim in shape.get("dim", []))
+    return Input(name, sizes, has_default)

@@ -14,6 +14,7 @@ from tuner.errors import UsageError
 from tuner.load import arrivals, requests, traces
 from tuner.load.base import StagePlan
 from tuner.load.processes import CONNECT_TIMEOUT_S
+from tuner.rows import Rows, read
 
 WARMUP_MARGIN_S = 2.0
 """Warm-up arrivals are drawn a little beyond its end, so the load never pauses before the window."""
@@ -35,7 +36,7 @@ class Prepared:
     window_order: np.ndarray
     """Number within the window -> distinct request."""
     payload: requests.Payload
-    arrays: dict[str, np.ndarray]
+    rows: Rows
     window_length_s: float
     cycle_s: float
     """Shortest time over which the load repeats itself: a burst's on and off, else a second."""
@@ -95,16 +96,12 @@ def prepare(plan: StagePlan, folder: Path) -> Prepared:
     and requests do not depend on how long the warm-up took.
 
     Raises:
-        UsageError, ModelError: see ``check_plan`` and ``requests.read_requests``.
+        UsageError, ModelError: see ``check_plan`` and ``rows.read``.
     """
     check_plan(plan)
-    arrays = requests.read_requests(plan.requests_file)
+    rows = read(plan.requests_file)
     streams = [np.random.default_rng(s) for s in np.random.SeedSequence(plan.seed).spawn(5)]
-    rows = len(next(iter(arrays.values())))
-    row_blocks = requests.blocks(rows, plan.rows_per_request, streams[0])
-    payload = requests.write_payload(
-        folder / "payload", _bodies(plan, arrays, row_blocks), row_blocks
-    )
+    row_blocks = requests.blocks(rows.alike(), plan.rows_per_request, streams[0])
 
     closed = plan.pattern == "closed"
     if closed:
@@ -114,13 +111,18 @@ def prepare(plan: StagePlan, folder: Path) -> Prepared:
         warmup = arrivals.warmup_arrivals(plan, streams[1], plan.max_warmup_s + WARMUP_MARGIN_S)
         window = arrivals.window_arrivals(plan, streams[2])
         lengths = (len(warmup), len(window))
-    distinct = len(payload.lengths)
     orders = [
-        requests.order(plan.popularity, distinct, length, stream)
+        requests.order(plan.popularity, len(row_blocks), length, stream)
         for length, stream in zip(lengths, streams[3:], strict=True)
     ]
     if closed:
         orders[1] = orders[0]
+    # A stage sends a few hundred of a file's million rows: what it never sends is not serialised.
+    row_blocks, orders = _sent(row_blocks, orders)
+    payload = requests.write_payload(
+        folder / "payload", _bodies(plan, rows, row_blocks), row_blocks
+    )
+    orders = [each % len(payload.lengths) for each in orders]
 
     files = {
         "warmup_arrivals": warmup.astype("=f8"),
@@ -141,17 +143,27 @@ def prepare(plan: StagePlan, folder: Path) -> Prepared:
         window_arrivals=window,
         window_order=orders[1],
         payload=payload,
-        arrays=arrays,
+        rows=rows,
         window_length_s=arrivals.window_length_s(plan),
         trace=traces.played(plan).describe() if plan.pattern == "trace" else None,
         cycle_s=max(1.0, plan.burst_on_s + plan.burst_off_s) if plan.pattern == "burst" else 1.0,
     )
 
 
-def _bodies(plan: StagePlan, arrays: dict[str, np.ndarray], row_blocks: np.ndarray) -> Any:
+def _sent(
+    row_blocks: np.ndarray, orders: list[np.ndarray]
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The distinct requests that are sent at all, and the orders by their numbers among these."""
+    used = np.unique(np.concatenate(orders))
+    if not len(used):
+        return row_blocks[:1], orders
+    return row_blocks[used], [np.searchsorted(used, each).astype(np.int32) for each in orders]
+
+
+def _bodies(plan: StagePlan, rows: Rows, row_blocks: np.ndarray) -> Any:
     if plan.protocol == GRPC:
-        return requests.grpc_bodies(arrays, row_blocks)
-    return requests.rest_bodies(arrays, row_blocks, plan.signature)
+        return requests.grpc_bodies(rows, row_blocks)
+    return requests.rest_bodies(rows, row_blocks, plan.signature)
 
 
 def _job(plan: StagePlan, payload: requests.Payload) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What is sent: rows of an ``.npz`` file, serialised once before the stage.
+"""What is sent: rows of a requests file, serialised once before the stage.
 
 A request's bytes are its tensors; the model's name comes in front of them when it is sent.
 Protocol buffers allow that: the concatenation of two messages is their merge.
@@ -7,9 +7,9 @@ Protocol buffers allow that: the concatenation of two messages is their merge.
 from __future__ import annotations
 
 import base64
+import json
 import re
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import orjson
 
 from tuner.errors import ModelError, UsageError
 from tuner.load import messages
+from tuner.rows import Rows, floats, type_name
 
 MAX_PAYLOAD_BYTES = 512 * 2**20
 """Distinct requests beyond this much memory are left out; how many were used is recorded."""
@@ -26,83 +27,33 @@ MAX_PAYLOAD_BYTES = 512 * 2**20
 
 @dataclass(frozen=True)
 class Input:
-    """One input of a signature as a server reports it: ``shape`` has -1 for unknown sizes."""
+    """One input of a signature as a server reports it."""
 
     dtype: str
-    shape: tuple[int, ...] | None
+    shape: tuple[int | None, ...] | None
+    """Sizes; ``None`` for one that is not known, as a whole for an unknown rank."""
+    has_default: bool = False
+    """Whether a request may leave it out."""
 
 
-def read_requests(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a requests file: input name -> array, rows along the first axis.
-
-    Raises:
-        ModelError: no such file, no ``.npz``, no rows, or arrays of different length.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise ModelError(
-            f"{path}: no such requests file; give an .npz with one array per input"
-        ) from None
-    except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{path}: not a readable .npz of plain arrays: {error}") from None
-    if not arrays:
-        raise ModelError(f"{path}: holds no array; one per input of the signature is needed")
-    lengths = {name: a.shape[0] if a.ndim else None for name, a in arrays.items()}
-    if None in lengths.values() or len(set(lengths.values())) != 1:
-        raise ModelError(
-            f"{path}: arrays must have equally many rows along the first axis: {lengths}"
-        )
-    if 0 in lengths.values():
-        raise ModelError(f"{path}: holds no rows")
-    for name, array in arrays.items():
-        if array.dtype.kind not in "SU" and array.dtype.name not in messages.DATA_TYPES:
-            raise ModelError(f"{path}: {name}: type {array.dtype} cannot be sent to TF Serving")
-    return arrays
-
-
-def check_requests(
-    path: Path, arrays: Mapping[str, np.ndarray], inputs: Mapping[str, Input], signature: str
-) -> None:
-    """Compare a requests file with the signature a server reports.
-
-    Raises:
-        ModelError: names, types or shapes differ; says what the signature wants.
-    """
-    if set(arrays) != set(inputs):
-        raise ModelError(
-            f"{path}: holds the arrays {sorted(arrays)}, but the signature {signature!r} "
-            f"takes {sorted(inputs)}"
-        )
-    for name, wanted in inputs.items():
-        array = arrays[name]
-        dtype = "string" if array.dtype.kind in "SU" else array.dtype.name
-        if dtype != wanted.dtype:
-            raise ModelError(
-                f"{path}: {name}: type {dtype}, but the signature {signature!r} takes {wanted.dtype}"
-            )
-        if wanted.shape is None:
-            continue
-        row = array.shape[1:]
-        asked = wanted.shape[1:]
-        if len(array.shape) != len(wanted.shape) or any(
-            a != w for a, w in zip(row, asked, strict=True) if w >= 0
-        ):
-            raise ModelError(
-                f"{path}: {name}: rows of shape {tuple(row)}, but the signature {signature!r} "
-                f"takes {tuple(s if s >= 0 else None for s in asked)}"
-            )
-
-
-def blocks(rows: int, rows_per_request: int, rng: np.random.Generator) -> np.ndarray:
+def blocks(alike: np.ndarray, rows_per_request: int, rng: np.random.Generator) -> np.ndarray:
     """Row numbers of every distinct request: shape (requests, rows_per_request), int64.
 
     The rows in a seeded order, cut into requests; the last one is filled from the beginning,
-    so every row is used.
+    so every row is used. Rows of one request have one shape; of several shapes each comes as often
+    as in the data.
+
+    Args:
+        alike: a number for each row, equal for rows of equal shapes (``Rows.alike``).
     """
-    count = -(-rows // rows_per_request)
-    return np.resize(rng.permutation(rows), count * rows_per_request).reshape(count, -1)
+    order = rng.permutation(len(alike))
+    shapes = np.unique(alike)
+    cut = []
+    for shape in shapes:
+        mine = order[alike[order] == shape]
+        count = -(-len(mine) // rows_per_request)
+        cut.append(np.resize(mine, count * rows_per_request).reshape(count, -1))
+    return cut[0] if len(shapes) == 1 else rng.permutation(np.concatenate(cut))
 
 
 def order(popularity: str, distinct: int, length: int, rng: np.random.Generator) -> np.ndarray:
@@ -132,34 +83,57 @@ def zipf_exponent(popularity: str) -> float:
     return float(match[1])
 
 
-def grpc_bodies(arrays: Mapping[str, np.ndarray], row_blocks: np.ndarray) -> Iterator[bytes]:
+def grpc_bodies(rows: Rows, row_blocks: np.ndarray) -> Iterator[bytes]:
     """A ``PredictRequest`` without model for each block of rows, tensors as raw bytes."""
-    for rows in row_blocks:
+    for block in row_blocks:
         request = messages.PredictRequest()
-        for name, array in arrays.items():
-            fill_tensor(request.inputs[name], array[rows])
+        for name, array in rows.take(block).items():
+            fill_tensor(request.inputs[name], array)
         yield request.SerializeToString()
 
 
-def rest_bodies(
-    arrays: Mapping[str, np.ndarray], row_blocks: np.ndarray, signature: str
-) -> Iterator[bytes]:
-    """The JSON of a predict request for each block of rows, in the column format (``inputs``)."""
-    for rows in row_blocks:
-        columns = {name: _json_values(array[rows]) for name, array in arrays.items()}
+def rest_bodies(rows: Rows, row_blocks: np.ndarray, signature: str) -> Iterator[bytes]:
+    """The JSON of a predict request for each block of rows, in the column format (``inputs``).
+
+    What JSON has no number for is written as TensorFlow Serving reads it: NaN and Infinity.
+
+    Raises:
+        ModelError: complex numbers, for which its REST has no form.
+    """
+    for block in row_blocks:
+        taken = rows.take(block)
+        columns = {name: _json_values(name, array) for name, array in taken.items()}
         inputs = next(iter(columns.values())) if len(columns) == 1 else columns
-        yield orjson.dumps(
-            {"signature_name": signature, "inputs": inputs}, option=orjson.OPT_SERIALIZE_NUMPY
-        )
+        body = {"signature_name": signature, "inputs": inputs}
+        numbers = (floats(array) for array in taken.values())
+        if all(array.dtype.kind != "f" or np.isfinite(array).all() for array in numbers):
+            yield orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+        else:
+            yield json.dumps(body, default=_shortest, separators=(",", ":")).encode()
 
 
-def _json_values(array: np.ndarray) -> Any:
-    if array.dtype.kind == "S":
-        encoded = [{"b64": base64.b64encode(value).decode()} for value in array.ravel().tolist()]
-        return np.asarray(encoded, dtype=object).reshape(array.shape).tolist()
-    if array.dtype.kind == "U" or array.dtype.name == "float16":
+def _json_values(name: str, array: np.ndarray) -> Any:
+    kind = array.dtype.kind
+    if kind == "S" or (kind == "O" and type_name(array) == "string"):
+        flat = array.ravel().tolist()
+        encoded = np.empty(len(flat), dtype=object)
+        encoded[:] = [{"b64": base64.b64encode(value).decode()} for value in flat]
+        return encoded.reshape(array.shape).tolist()
+    if kind == "c":
+        raise ModelError(f"{name}: REST has no form for {array.dtype.name}; send it by gRPC")
+    array = floats(array)
+    if array.ndim == 0:  # which ascontiguousarray would give an axis
+        return _shortest(array)
+    if kind == "U" or array.dtype.name == "float16":
         return array.tolist()
     return np.ascontiguousarray(array)
+
+
+def _shortest(array: np.ndarray) -> Any:
+    """Numbers as lists, each float32 as the shortest decimal that gives it back."""
+    if array.dtype == np.float32:
+        array = array.astype(str).astype(np.float64)
+    return array.tolist()
 
 
 def grpc_model(name: str, signature: str) -> bytes:
@@ -181,13 +155,14 @@ def fill_tensor(tensor: object, array: np.ndarray) -> None:
     """Write an array into a ``TensorProto``: row-major bytes, or one value a string."""
     for size in array.shape:
         tensor.tensor_shape.dim.add(size=size)  # type: ignore[attr-defined]
-    if array.dtype.kind in "SU":
+    kind = type_name(array)
+    if kind == "string":
         tensor.dtype = messages.DATA_TYPES["string"]  # type: ignore[attr-defined]
         flat = array.ravel().tolist()
         values = [v.encode() if isinstance(v, str) else v for v in flat]
         tensor.string_val.extend(values)  # type: ignore[attr-defined]
         return
-    tensor.dtype = messages.DATA_TYPES[array.dtype.name]  # type: ignore[attr-defined]
+    tensor.dtype = messages.DATA_TYPES[kind]  # type: ignore[attr-defined]
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
     tensor.tensor_content = np.ascontiguousarray(little).tobytes()  # type: ignore[attr-defined]
 

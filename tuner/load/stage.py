@@ -76,7 +76,7 @@ def run_stage(plan: StagePlan, observer: StageObserver | None = None) -> StageRe
                 answer = clients.wait_ready()
                 details["connected"] = True
                 details["machine_before"] = before.ended(clients.pids())
-                details["signature_checked"] = metadata.check(plan, prepared.arrays, answer)
+                details["signature_checked"] = metadata.check(plan, prepared.rows, answer)
                 run.whole()
             except TrialFailure as failure:
                 run.hear()

@@ -3,9 +3,10 @@
 from tuner.models.catalogue import Recipe, available
 from tuner.models.record import ModelRecord, TensorSpec
 from tuner.models.speed import Speed, measure_speed
-from tuner.models.store import build, catalogued, resolve
+from tuner.models.store import DEFAULT_SIGNATURE, build, catalogued, resolve
 
 __all__ = [
+    "DEFAULT_SIGNATURE",
     "ModelRecord",
     "Recipe",
     "Speed",

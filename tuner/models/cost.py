@@ -23,7 +23,7 @@ def count(folder: str, signature: str = "serving_default") -> dict[str, int | No
     """
     import tensorflow as tf
 
-    loaded = tf.saved_model.load(folder)  # held: the function's variables live as long as it
+    loaded = tf.saved_model.load(folder, tags=["serve"])  # held: the function's variables live as long as it
     function = loaded.signatures[signature]
     parameters = sum(math.prod(variable.shape) for variable in function.variables)
     try:
@@ -53,4 +53,4 @@ def _flops(tf: Any, function: Any) -> int | None:
 
 if __name__ == "__main__":
     end_with_caller()
-    print(json.dumps(count(sys.argv[1])))
+    print(json.dumps(count(*sys.argv[1:3])))

@@ -74,6 +74,8 @@ class ModelRecord:
     workload: str | None = None
     """The workload that fits it by default; ``None`` for a model of the user's own."""
     signature: str = "serving_default"
+    optional: tuple[str, ...] = ()
+    """Inputs that have a default, which a request may leave out."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Library name -> version that built it."""
 
@@ -104,6 +106,7 @@ class ModelRecord:
             "accuracy": self.accuracy,
             "workload": self.workload,
             "signature": self.signature,
+            "optional": list(self.optional),
             "versions": dict(self.versions),
         }
 
@@ -113,6 +116,7 @@ class ModelRecord:
         known["path"] = Path(known["path"])
         known["inputs"] = specs_from_json(known["inputs"])
         known["outputs"] = specs_from_json(known["outputs"])
+        known["optional"] = tuple(known.get("optional", ()))
         return cls(**known)
 
     def write(self, file: Path) -> None:

@@ -1,4 +1,4 @@
-"""Read a SavedModel's signature from its ``saved_model.pb`` without importing TensorFlow.
+"""Read a SavedModel's signature from its file, binary or text, without importing TensorFlow.
 
 Only the few messages on the way to the signature are declared here; protobuf skips the rest.
 Field numbers are those of tensorflow/core/protobuf/{saved_model,meta_graph}.proto and
@@ -13,30 +13,46 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
+from google.protobuf import (
+    descriptor_pb2,
+    descriptor_pool,
+    message,
+    message_factory,
+    text_format,
+)
 
 from tuner.errors import ModelError
 from tuner.models.record import TensorSpec
 
+BINARY, TEXT = "saved_model.pb", "saved_model.pbtxt"
 SERVE_TAG = "serve"
+COMPOSITE = "composite"
+"""Type of an answer's tensor of several components (ragged, sparse)."""
 DTYPES: Mapping[int, str] = {
     1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 7: "string",
-    9: "int64", 10: "bool", 14: "bfloat16", 17: "uint16", 19: "float16", 22: "uint32",
+    9: "int64", 10: "bool", 14: "bfloat16", 17: "uint16", 18: "complex128", 19: "float16", 22: "uint32",
     23: "uint64",
 }  # fmt: skip
 
+_NAMES = {"float16": "half", "float32": "float", "float64": "double"}
+
 _MESSAGES: Mapping[str, tuple[tuple[str, int, str], ...]] = {
     "SavedModel": (("meta_graphs", 2, "repeated MetaGraph"),),
-    "MetaGraph": (("info", 1, "Info"), ("signatures", 5, "repeated SignatureEntry")),
+    "MetaGraph": (("meta_info_def", 1, "Info"), ("signature_def", 5, "repeated SignatureEntry")),
     "Info": (("tags", 4, "repeated string"),),
     "SignatureEntry": (("key", 1, "string"), ("value", 2, "Signature")),
-    "Signature": (("inputs", 1, "repeated TensorEntry"), ("outputs", 2, "repeated TensorEntry")),
+    "Signature": (
+        ("inputs", 1, "repeated TensorEntry"), ("outputs", 2, "repeated TensorEntry"),
+        ("defaults", 4, "repeated DefaultEntry"),
+    ),
     "TensorEntry": (("key", 1, "string"), ("value", 2, "Tensor")),
-    "Tensor": (("dtype", 2, "int32"), ("shape", 3, "Shape")),
-    "Shape": (("dims", 2, "repeated Dim"), ("unknown_rank", 3, "bool")),
+    "DefaultEntry": (("key", 1, "string"),),
+    "Tensor": (("dtype", 2, "DataType"), ("tensor_shape", 3, "Shape")),
+    "Shape": (("dim", 2, "repeated Dim"), ("unknown_rank", 3, "bool")),
     "Dim": (("size", 1, "int64"),),
 }
-"""Message -> (field, number, type). A map field is a repeated entry of key and value."""
+"""Message -> (field, number, type), named as TensorFlow's are, since a text file has the names. A map
+field is a repeated entry of key and value."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +62,8 @@ class Signature:
     name: str
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
+    optional: tuple[str, ...] = ()
+    """Inputs that have a default, which a request may leave out."""
 
 
 def read_signature(folder: Path, name: str = "serving_default") -> Signature:
@@ -54,47 +72,59 @@ def read_signature(folder: Path, name: str = "serving_default") -> Signature:
     Raises:
         ModelError: no SavedModel there, it cannot be read, or it has no such signature.
     """
-    file = folder / "saved_model.pb"
+    file = folder / BINARY if (folder / BINARY).is_file() else folder / TEXT
     if not file.is_file():
-        raise ModelError(f"{folder}: no SavedModel here: saved_model.pb is missing")
+        raise ModelError(f"{folder}: no SavedModel here: {BINARY} is missing")
     saved_model = _message_class("SavedModel")()
     try:
-        saved_model.ParseFromString(file.read_bytes())
-    except message.DecodeError:
+        if file.name == BINARY:
+            saved_model.ParseFromString(file.read_bytes())
+        else:
+            text_format.Parse(file.read_text(), saved_model, allow_unknown_field=True)
+    except (message.DecodeError, text_format.ParseError, UnicodeDecodeError):
         raise ModelError(
             f"{file}: not a SavedModel: the file is damaged or cut short; export the model again"
         ) from None
     except OSError as error:
         raise ModelError(f"{file}: cannot be read: {error.strerror}") from None
-    graphs = [graph for graph in saved_model.meta_graphs if SERVE_TAG in graph.info.tags]
+    # TensorFlow Serving takes the graph that has this tag and no other.
+    graphs = [graph for graph in saved_model.meta_graphs if set(graph.meta_info_def.tags) == {SERVE_TAG}]
     if not graphs:
-        tags = sorted({tag for graph in saved_model.meta_graphs for tag in graph.info.tags})
+        held = [",".join(sorted(graph.meta_info_def.tags)) for graph in saved_model.meta_graphs]
         raise ModelError(
-            f"{file}: no graph tagged {SERVE_TAG!r}"
-            + (f" (its tags: {', '.join(tags)})" if tags else "")
+            f"{file}: no graph whose only tag is {SERVE_TAG!r}"
+            + (f" (it has graphs tagged {'; '.join(held)})" if any(held) else "")
             + "; export the model for serving, with model.export(folder)"
         )
-    signatures = {entry.key: entry.value for entry in graphs[0].signatures}
+    signatures = {entry.key: entry.value for entry in graphs[0].signature_def}
     if name not in signatures or not signatures[name].inputs:
         usable = sorted(key for key, value in signatures.items() if value.inputs)
         raise ModelError(
-            f"{file}: no signature {name!r} with inputs "
-            f"(it has {', '.join(usable) or 'none'}); pass signatures= to tf.saved_model.save"
+            f"{file}: no signature {name!r} with inputs (it has {', '.join(usable) or 'none'})"
+            + (f"; say --signature {usable[0]}" if usable else "; pass signatures= to tf.saved_model.save")
         )
     found = signatures[name]
-    return Signature(name, _specs(found.inputs, file), _specs(found.outputs, file))
+    return Signature(
+        name, _specs(found.inputs, file), _specs(found.outputs, file, refuse=False),
+        tuple(sorted(entry.key for entry in found.defaults)),
+    )
 
 
-def _specs(entries: Any, file: Path) -> dict[str, TensorSpec]:
+def _specs(entries: Any, file: Path, *, refuse: bool = True) -> dict[str, TensorSpec]:
+    """Args: refuse: raise ModelError for a tensor that no request can carry (answers may)."""
     specs = {}
     for entry in sorted(entries, key=lambda entry: entry.key):
-        dtype, shape = DTYPES.get(entry.value.dtype), entry.value.shape
-        if dtype is None:
-            raise ModelError(
-                f"{file}: tensor {entry.key!r} has TensorFlow's type {entry.value.dtype}, which "
-                f"requests cannot carry; usable are {', '.join(DTYPES.values())}"
+        dtype, shape = DTYPES.get(entry.value.dtype), entry.value.tensor_shape
+        if dtype is None and refuse:
+            what = f"TensorFlow's type {entry.value.dtype}" if entry.value.dtype else (
+                "several components (ragged or sparse)"
             )
-        sizes = tuple(None if dim.size < 0 else dim.size for dim in shape.dims)
+            raise ModelError(
+                f"{file}: tensor {entry.key!r} has {what}, which requests cannot carry; usable are "
+                f"{', '.join(DTYPES.values())}"
+            )
+        dtype = dtype or COMPOSITE
+        sizes = tuple(None if dim.size < 0 else dim.size for dim in shape.dim)
         specs[entry.key] = TensorSpec(dtype, None if shape.unknown_rank else sizes)
     return specs
 
@@ -105,13 +135,19 @@ def _message_class(name: str) -> Any:
     file = descriptor_pb2.FileDescriptorProto(name="tuner_savedmodel.proto", package="tuner")
     file.syntax = "proto3"
     scalars = descriptor_pb2.FieldDescriptorProto
+    types = file.enum_type.add(name="DataType")
+    types.value.add(name="DT_INVALID", number=0)
+    for number, dtype in DTYPES.items():
+        types.value.add(name=f"DT_{_NAMES.get(dtype, dtype).upper()}", number=number)
     for message_name, fields in _MESSAGES.items():
         declared = file.message_type.add(name=message_name)
         for field_name, number, kind in fields:
             *repeated, kind = kind.split()
             field = declared.field.add(name=field_name, number=number)
             field.label = scalars.LABEL_REPEATED if repeated else scalars.LABEL_OPTIONAL
-            if kind in _MESSAGES:
+            if kind == "DataType":
+                field.type, field.type_name = scalars.TYPE_ENUM, ".tuner.DataType"
+            elif kind in _MESSAGES:
                 field.type, field.type_name = scalars.TYPE_MESSAGE, f".tuner.{kind}"
             else:
                 field.type = getattr(scalars, f"TYPE_{kind.upper()}")

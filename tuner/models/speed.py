@@ -23,6 +23,7 @@ from tuner.errors import ModelError
 from tuner.models.cache import cache_folder, locked
 from tuner.models.process import ProgramFailed, end_with_caller, run_program
 from tuner.models.record import ModelRecord
+from tuner.rows import read, type_name
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 WARM_RUNS, MIN_RUNS, MIN_S = 3, 7, 0.25
@@ -107,13 +108,16 @@ def time_batches(folder: str, signature: str, requests: str) -> dict[int, float]
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    loaded = tf.saved_model.load(folder)  # held: the function's variables live as long as it
+    loaded = tf.saved_model.load(folder, tags=["serve"])  # held: the function's variables live as long as it
     function = loaded.signatures[signature]
-    with np.load(requests) as file:
-        arrays = {name: file[name] for name in file.files}
+    held = read(Path(requests))
+    # Rows of one shape: that of the first, where the data has several.
+    alike = held.alike()
+    first = np.flatnonzero(alike == alike[0])
     found = {}
     for rows in BATCHES:
-        chosen = {k: tf.constant(np.resize(v, (rows, *v.shape[1:]))) for k, v in arrays.items()}
+        taken = held.take(np.resize(first, rows))
+        chosen = {name: tf.constant(_for_tensorflow(array)) for name, array in taken.items()}
         try:
             for _ in range(WARM_RUNS):
                 function(**chosen)
@@ -123,6 +127,14 @@ def time_batches(folder: str, signature: str, requests: str) -> dict[int, float]
             continue
         found[rows] = _median_s(partial(function, **chosen)) * 1e3 / rows
     return found
+
+
+def _for_tensorflow(array: np.ndarray) -> np.ndarray:
+    if type_name(array) != "bfloat16":
+        return array
+    import ml_dtypes
+
+    return array.view(ml_dtypes.bfloat16)
 
 
 def _median_s(run: Callable[[], Any]) -> float:

@@ -15,10 +15,11 @@ from tuner.models.builder import VERSION
 from tuner.models.cache import cache_folder, checksum, locked, make_folder, whole
 from tuner.models.process import ProgramFailed, run_program
 from tuner.models.record import ModelRecord
-from tuner.models.savedmodel import read_signature
+from tuner.models.savedmodel import BINARY, TEXT, read_signature
 
 Progress = Callable[[str], None]
 RECORD = "record.json"
+DEFAULT_SIGNATURE = "serving_default"
 
 
 def build(name: str, *, cache: Path | None = None, progress: Progress | None = None) -> ModelRecord:
@@ -97,6 +98,7 @@ def _recorded(recipe: catalogue.Recipe, cache: Path) -> ModelRecord | None:
 def resolve(
     name_or_folder: str | os.PathLike[str],
     *,
+    signature: str = DEFAULT_SIGNATURE,
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> ModelRecord:
@@ -111,13 +113,17 @@ def resolve(
     """
     folder = Path(name_or_folder)
     if isinstance(name_or_folder, str) and _is_name(name_or_folder):
+        if signature != DEFAULT_SIGNATURE:
+            raise ModelError(
+                f"model {name_or_folder!r} has the signature {DEFAULT_SIGNATURE!r} alone, not {signature!r}"
+            )
         return build(name_or_folder, cache=cache, progress=progress)
     if not folder.exists():
         raise ModelError(
             f"{name_or_folder}: neither a SavedModel folder nor a model's name; "
             f"the names are {', '.join(catalogue.available())}"
         )
-    return _own(folder.resolve(), cache_folder(cache), progress or (lambda line: None))
+    return _own(folder.resolve(), signature, cache_folder(cache), progress or (lambda line: None))
 
 
 def _is_name(text: str) -> bool:
@@ -135,14 +141,15 @@ def _intact(base: Path) -> ModelRecord | None:
     return record if version.is_dir() and checksum(version) == record.checksum else None
 
 
-def _own(folder: Path, cache: Path, tell: Progress) -> ModelRecord:
+def _own(folder: Path, name: str, cache: Path, tell: Progress) -> ModelRecord:
     version_folder, number = _version_folder(folder)
-    signature = read_signature(version_folder)
+    signature = read_signature(version_folder, name)
     found = checksum(version_folder)
-    identity = hashlib.sha256(f"{folder}\0{found}".encode()).hexdigest()[:12]
+    identity = hashlib.sha256(os.fsencode(folder) + f"\0{found}".encode()).hexdigest()[:12]
     home = make_folder(cache / "own" / identity)
     base = folder if version_folder != folder else _laid_out(home, folder)
-    file = home / RECORD
+    by_name = "" if name == DEFAULT_SIGNATURE else f"{hashlib.sha256(name.encode()).hexdigest()[:12]}-"
+    file = home / f"{by_name}{RECORD}"
     with locked(home):
         try:
             return ModelRecord.read(file)
@@ -150,7 +157,7 @@ def _own(folder: Path, cache: Path, tell: Progress) -> ModelRecord:
             pass
         tell(f"{folder.name}: loading it once to count its parameters and operations")
         try:
-            counts = json.loads(run_program("tuner.models.cost", str(version_folder)))
+            counts = json.loads(run_program("tuner.models.cost", str(version_folder), name))
         except ProgramFailed as failure:
             raise ModelError(f"{folder}: TensorFlow cannot load it: {failure}") from None
         record = ModelRecord(
@@ -161,6 +168,8 @@ def _own(folder: Path, cache: Path, tell: Progress) -> ModelRecord:
             checksum=found,
             inputs=signature.inputs,
             outputs=signature.outputs,
+            signature=name,
+            optional=signature.optional,
             parameters=counts["parameters"],
             flops_per_inference=counts["flops_per_inference"],
         )
@@ -179,7 +188,7 @@ def _version_folder(folder: Path) -> tuple[Path, int]:
             else ""
         )
         raise ModelError(f"{folder}: a file, not a SavedModel folder{hint}")
-    if (folder / "saved_model.pb").exists():
+    if (folder / BINARY).exists() or (folder / TEXT).exists():
         return folder, VERSION
     numbers = [int(child.name) for child in folder.iterdir() if child.name.isdecimal()]
     if not numbers:

@@ -76,6 +76,9 @@ class Signature:
         self.input_names = tuple(sorted(definition.inputs))
         self.output_names = tuple(sorted(definition.outputs))
         self._session = session
+        self._defaults = {
+            name: tf.make_ndarray(tensor) for name, tensor in definition.defaults.items()
+        }
         self._feeds = [definition.inputs[name].name for name in self.input_names]
         self._prepared: dict[tuple[str, ...], Run] = {}
         self._lock = threading.Lock()
@@ -115,6 +118,8 @@ class Signature:
             ServingError: INVALID_ARGUMENT for inputs or outputs that the signature lacks.
             tensorflow.errors.OpError: what TensorFlow says of the run.
         """
+        if len(inputs) < len(self._feeds) and self._defaults:
+            inputs = {**self._defaults, **inputs}
         if len(inputs) != len(self._feeds):
             raise self._mismatch(inputs)
         try:

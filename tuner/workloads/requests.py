@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from tuner import rows
 from tuner.errors import ModelError, UnavailableError
 from tuner.models.cache import cache_folder, locked
 from tuner.models.record import ModelRecord, TensorSpec
-from tuner.workloads import npz, photographs, text, timeseries
+from tuner.workloads import photographs, random, text, timeseries
 
 DEFAULT_COUNT = {
     "photographs": 64,
@@ -42,15 +43,18 @@ def requests_file(
     source: str = "default",
     seed: int = 0,
     count: int | None = None,
+    per_request: int | None = None,
     cache: Path | None = None,
 ) -> Path:
     """A ``.npz`` with one array for each input of the model, distinct rows along the first axis.
 
     Args:
-        source: ``default`` for the model's own workload; the path of an ``.npz``, which is checked
-            against the signature and used as it is, or of a folder of images; or ``random``.
+        source: ``default`` for the model's own workload; the path of an ``.npz`` or of a folder of
+            them, which is checked against the signature and used as it is, or of a folder of images;
+            or ``random``.
         seed: which crops, which series or which numbers; the same seed gives the same rows.
         count: distinct rows; by default as many as ``DEFAULT_COUNT`` says. Not for an ``.npz``.
+        per_request: rows in a request, where it is known: a signature may take just so many.
 
     Raises:
         ModelError: the source is missing or does not fit the model's inputs.
@@ -61,13 +65,20 @@ def requests_file(
     kind = _kind(model, source)
     if kind == "npz":
         file = Path(source).resolve()
-        npz.check(file, model.inputs)
+        rows.check(
+            file, rows.read(file), model.inputs, model.signature, optional=model.optional,
+            per_request=per_request,
+        )
         return file
     count = count or DEFAULT_COUNT[kind]
+    for name, spec in model.inputs.items():
+        fixed = spec.shape[0] if spec.shape else None
+        if per_request is not None and fixed is not None and fixed != per_request:
+            raise ModelError(rows.rows_wanted(model.signature, name, fixed, per_request))
     file = cache_folder(cache) / "requests" / f"{kind}-{_key(model, kind, source, seed, count)}.npz"
     with locked(file.parent):
         if not file.exists():
-            npz.write(file, _rows(model, kind, source, seed, count))
+            rows.write(file, _rows(model, kind, source, seed, count))
     return file
 
 
@@ -83,11 +94,12 @@ def _kind(model: ModelRecord, source: str) -> str:
         return model.workload
     path = Path(source)
     if path.is_dir():
-        return "images"
+        return "npz" if rows.files_of(path) else "images"
     if path.is_file():
         return "npz"
     raise ModelError(
-        f"{source}: no such requests; give an .npz file, a folder of images, or the word random"
+        f"{source}: no such requests; give an .npz file, a folder of them or of images, or the word "
+        "random"
     )
 
 
@@ -115,7 +127,7 @@ def _rows(
     model: ModelRecord, kind: str, source: str, seed: int, count: int
 ) -> Mapping[str, np.ndarray]:
     if kind == "random":
-        return npz.random_rows(model.inputs, count=count, seed=seed)
+        return random.random_rows(model.inputs, count=count, seed=seed)
     if kind in _SERIES:
         name, _ = _only_input(model, f"a model for {kind}")
         return {name: _SERIES[kind](count=count, seed=seed)}
