@@ -110,7 +110,7 @@ def test_the_model_is_exported_by_version_and_nothing_else_of_its_folder(exporte
 
 def test_compose_sets_the_limits_that_were_measured(exported: Path) -> None:
     service = service_of(exported)
-    assert service["cpuset"] == "0-0"
+    assert service["cpuset"] == "${CPUS:-0}"
     assert service["cpus"] == 0.9
     assert service["mem_limit"] == "2048m"
     assert service["environment"] == {
@@ -240,7 +240,7 @@ def test_compose_and_kubernetes_start_containers_that_answer(
         assert probe[0] == "CMD" and composed_container.exec_run(probe[1:]).exit_code == 0
         host = composed_container.attrs["HostConfig"]
         assert (host["CpusetCpus"], host["NanoCpus"], host["Memory"]) == (
-            "0-0", 900_000_000, 2048 << 20
+            "0", 900_000_000, 2048 << 20
         )
 
 
@@ -260,7 +260,8 @@ def composed(folder: Path) -> tuple[tuple[int, int], dict[str, Any]]:
     options = {
         "image": service.pop("image"), "command": service.pop("command"), "ports": published,
         "volumes": volumes, "environment": service.pop("environment"),
-        "cpuset_cpus": service.pop("cpuset"), "nano_cpus": int(service.pop("cpus") * 1e9),
+        "cpuset_cpus": re.fullmatch(r"\$\{CPUS:-([\d,-]+)\}", service.pop("cpuset"))[1],
+        "nano_cpus": int(service.pop("cpus") * 1e9),
         "mem_limit": service.pop("mem_limit"), "memswap_limit": service.pop("memswap_limit"),
     }
     assert service == {}

@@ -13,6 +13,7 @@ from tests.study.conftest import measured
 from tuner import models, propose, space_file, store, study
 from tuner.cli import export as command
 from tuner.errors import StudyError, UsageError
+from tuner.export.bundle import ranges
 from tuner.measurement import Configuration, Failure, Outcome, Scalar
 
 SPACE = """
@@ -63,7 +64,8 @@ def database(record: models.ModelRecord, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(autouse=True)
 def resolved(record: models.ModelRecord, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading a SavedModel takes TensorFlow seconds, and has tests of its own."""
-    monkeypatch.setattr(models, "resolve", {str(record.path): record, "mine": record}.__getitem__)
+    known = {str(record.path): record, "mine": record}
+    monkeypatch.setattr(models, "resolve", lambda name, **_: known[name])
 
 
 def run(*arguments: object) -> int:
@@ -84,7 +86,7 @@ def test_the_knee_is_exported_with_its_fixed_settings(
     assert run(database, "--knee", "--to", tmp_path / "out") == 0
     assert str(tmp_path / "out" / "compose.yaml") in capsys.readouterr().out
     assert "value: 4" in (tmp_path / "out" / "batching_parameters.txt").read_text()
-    assert "taskset -c 0-0" in (tmp_path / "out" / "serve.sh").read_text()
+    assert 'taskset -c "${CPUS:-0}"' in (tmp_path / "out" / "serve.sh").read_text()
     readme = (tmp_path / "out" / "README.md").read_text()
     assert "| latency_p99_ms | 12 | 10.8 to 13.2 |" in readme
     assert "| versions.tensorflow | 2.21 |" in readme
@@ -116,11 +118,40 @@ def test_another_model_than_the_measured_one_is_exported_only_by_name(
     database: Path, record: models.ModelRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changed = dataclasses.replace(record, checksum="other")
-    monkeypatch.setattr(models, "resolve", lambda name: changed)
+    monkeypatch.setattr(models, "resolve", lambda name, **_: changed)
     arguments = database, "--knee", "--to", tmp_path / "out"
     with pytest.raises(StudyError, match="its checksum is other, not abc"):
         run(*arguments)
     assert run(*arguments, "--model", "mine") == 0
+
+
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        ({"affinity": [1]}, "1"), ({"cpuset_cpus": "3"}, "3"), ({}, "0"), ({"affinity": None}, "0"),
+        ({"affinity": [1, 2]}, "0"),  # not the trial's one CPU
+    ],
+)
+def test_an_export_runs_on_the_cpus_that_were_measured(
+    database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, object], told: str
+) -> None:
+    plain = store.Store.records
+
+    def records(self: store.Store, *given: object) -> list[store.TrialRecord]:
+        return [
+            dataclasses.replace(r, measurement={**r.measurement, "deployment": {"limits": limits}})
+            for r in plain(self, *given)
+        ]
+
+    monkeypatch.setattr(store.Store, "records", records)
+    readme = exported(database, tmp_path / "out", "--knee")
+    assert f'taskset -c "${{CPUS:-{told}}}"' in (tmp_path / "out" / "serve.sh").read_text()
+    assert f"cpuset: ${{CPUS:-{told}}}" in (tmp_path / "out" / "compose.yaml").read_text()
+    assert f"`CPUS` (measured on {told})" in readme
+
+
+def test_cpus_are_written_as_ranges() -> None:
+    assert [ranges(n) for n in ([0], [0, 1, 2], [1, 3, 4, 5, 9])] == ["0", "0-2", "1,3-5,9"]
 
 
 def exported(database: Path, to: Path, *arguments: object) -> str:

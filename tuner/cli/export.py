@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     held = _held(marked, row, number)
     about = export.About(
         study.name, held, others if len(others) + held.later > 1 else (), environment,
-        _provenance(study, trial, row["trials"]),
+        _provenance(study, trial, row["trials"]), _cpus(trial),
     )
     for warning in held.warnings:
         print(f"warning: trial {number}: {warning}", file=sys.stderr)
@@ -136,6 +136,15 @@ def _provenance(study: Any, trial: TrialRecord, trials: Collection[int]) -> dict
         **{name: trial.attributes[name] for name in kept if name in trial.attributes},
         **{f"measured again {n}": _when(entry) for n, entry in enumerate(later, 1)},
     }
+
+
+def _cpus(trial: TrialRecord) -> list[int]:
+    """The CPUs that the trial's server had, where its deployment tells."""
+    limits = (trial.measurement.get("deployment") or {}).get("limits") or {}
+    listed = limits.get("affinity") or [
+        int(n) for n in str(limits.get("cpuset_cpus") or "").split(",") if n
+    ]
+    return list(map(int, listed))
 
 
 def _when(entry: Mapping[str, Any]) -> str:

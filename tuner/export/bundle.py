@@ -77,6 +77,8 @@ class About:
     """What was held fixed: machine, deployer, load, energy source."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """When, with which versions and seeds."""
+    measured_on: Sequence[int] = ()
+    """Numbers of the CPUs that the server had; empty where that is not known, or it had all."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,31 @@ class Bundle:
         """Arguments for the image's entry point."""
         return self.server.arguments
 
+    @property
+    def cpu_list(self) -> str | None:
+        """The CPUs that the server is pinned to, as ``taskset -c`` takes them; ``None``: none.
+
+        Those it was measured on, whose numbers need not begin at 0 (taskset, cpusets, isolcpus).
+        """
+        cpus = self.knob("cpus")
+        if cpus is None:
+            return None
+        measured = sorted(self.about.measured_on)
+        return ranges(measured if len(measured) == int(cpus) else list(range(int(cpus))))
+
     def knob(self, name: str) -> Scalar | None:
         return self.configuration.get(name)
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """``0-2,5`` for 0, 1, 2 and 5, which rise."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ",".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
 
 
 def write(

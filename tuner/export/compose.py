@@ -32,9 +32,9 @@ def service(bundle: Bundle) -> dict[str, Any]:
     }
     if bundle.server.environment:
         found["environment"] = dict(bundle.server.environment)
-    cpus, quota, memory = (bundle.knob(k) for k in ("cpus", "cpu_quota", "memory_limit_mb"))
-    if cpus is not None:
-        found["cpuset"] = f"0-{int(cpus) - 1}"
+    quota, memory = (bundle.knob(k) for k in ("cpu_quota", "memory_limit_mb"))
+    if bundle.cpu_list is not None:
+        found["cpuset"] = f"${{CPUS:-{bundle.cpu_list}}}"
     if quota is not None:
         found["cpus"] = float(quota)
     if memory is not None:

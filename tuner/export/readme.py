@@ -99,10 +99,11 @@ def _repeats(trials: Sequence[Measured]) -> str:
 
 
 def _start(bundle: Bundle) -> str:
+    cpus = f", `CPUS` (measured on {bundle.cpu_list})" if bundle.cpu_list is not None else ""
     return (
         "- `./serve.sh` where `tensorflow_model_server` is installed "
-        "(`TENSORFLOW_MODEL_SERVER`, `MODELS`, `GRPC_PORT`, `REST_PORT` may be set);\n"
-        "- `docker compose up` here (`GRPC_PORT`, `REST_PORT` may be set);\n"
+        f"(`TENSORFLOW_MODEL_SERVER`, `MODELS`, `GRPC_PORT`, `REST_PORT`{cpus} may be set);\n"
+        f"- `docker compose up` here (`GRPC_PORT`, `REST_PORT`{cpus} may be set);\n"
         "- `kubectl apply -f kubernetes.yaml`, with a volume claim `models` that holds what lies "
         f"in `{MODELS_FOLDER}/` here.\n\n"
         f"gRPC answers on port {GRPC_PORT}; REST and Prometheus metrics "

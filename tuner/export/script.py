@@ -26,9 +26,8 @@ def text(bundle: Bundle) -> str:
     for name, value in bundle.server.environment.items():
         lines.append(f"export {name}={shlex.quote(value)}")
     run = "exec "
-    cpus = bundle.knob("cpus")
-    if cpus is not None:
-        run += f"taskset -c 0-{int(cpus) - 1} "
+    if bundle.cpu_list is not None:
+        run += f'taskset -c "${{CPUS:-{bundle.cpu_list}}}" '
     for knob, setting in (("cpu_quota", "CPUQuota"), ("memory_limit_mb", "MemoryMax")):
         limit = bundle.knob(knob)
         if limit is not None:
