@@ -149,6 +149,8 @@ def open(space: Space, options: Options, note: Note) -> Iterator[ServingEvaluato
     requests = workloads.requests_file(
         record, source=settings.requests, seed=options.seed, per_request=settings.rows
     )
+    if not record.any_batch and (told := deploy.joining_note(space, settings.rows)) is not None:
+        note(f"warning: {told}")
     others = [
         ModelToServe(f"other_{i}", record.path)
         for i in range(max(map(int, space.factors.get("other_models", (0,)))))

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from tuner import space
-from tuner.deploy import check_space
+from tuner.deploy import check_space, joining_note
 from tuner.deploy.knobs import KNOBS
 from tuner.deploy.offers import Offers
 from tuner.errors import SpaceError, UnavailableError, UsageError
@@ -108,3 +108,24 @@ def test_all_three_thread_counts_are_refused() -> None:
     more = {"tensorflow_inter_op_parallelism": 1, "tensorflow_session_parallelism": 1}
     with pytest.raises(SpaceError, match="leave it out"):
         check_space(dataclasses.replace(three, fixed=more), RICH)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "rows", "told"),
+    [
+        ("enable_batching: [false, true]\n  max_batch_size: {values: [4, 8], when: {enable_batching: true}}",
+         4, "up to max_batch_size 8"),
+        ("enable_batching: [false, true]\n  max_batch_size: {values: [2, 4], when: {enable_batching: true}}",
+         4, None),
+        ("enable_batching: [false, true]\n  max_batch_size: {values: [4], when: {enable_batching: true}}",
+         1, "exactly 1 row at once"),
+        ("enable_batching: [false, true]", 4, "up to max_batch_size 1000"),
+        ("num_load_threads: [1, 2]", 4, None),
+    ],
+)
+def test_batching_that_a_fixed_batch_dimension_refuses_is_told(
+    parameters: str, rows: int, told: str | None
+) -> None:
+    note = joining_note(parse(f"parameters:\n  {parameters}\n"), rows)
+    assert (note is None) == (told is None)
+    assert told is None or told in str(note)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tuner import models
 from tuner.errors import ModelError
 from tuner.models import TensorSpec
+from tuner.models.savedmodel import read_signature
 
 
 def test_a_savedmodel_folder_is_served_as_version_one(own_models: Path, cache: Path) -> None:
@@ -37,7 +40,7 @@ def test_of_numbered_versions_the_highest_counts(
     )
     record = models.resolve(str(own_models / "numbered"), cache=cache)
     assert (record.path, record.version) == (own_models / "numbered", 12)
-    assert loaded == [("tuner.models.cost", str(own_models / "numbered" / "12"))]
+    assert loaded == [("tuner.models.cost", str(own_models / "numbered" / "12"), "serving_default")]
 
 
 def test_a_known_folder_is_not_loaded_again(own_models: Path, cache: Path, monkeypatch) -> None:
@@ -76,15 +79,79 @@ def test_a_file_cut_short_is_called_damaged(own_models: Path, tmp_path: Path) ->
 
 def test_an_empty_file_has_no_graph_to_serve(tmp_path: Path) -> None:
     (tmp_path / "saved_model.pb").touch()
-    with pytest.raises(ModelError, match="no graph tagged 'serve'"):
+    with pytest.raises(ModelError, match="no graph whose only tag is 'serve'"):
         models.resolve(tmp_path, cache=tmp_path / "cache")
 
 
 def test_without_serving_default_the_signatures_there_are_named(
     own_models: Path, cache: Path
 ) -> None:
-    with pytest.raises(ModelError, match=r"no signature 'serving_default'.*it has score"):
+    with pytest.raises(
+        ModelError, match=r"no signature 'serving_default'.*it has score\); say --signature score"
+    ):
         models.resolve(own_models / "unsigned", cache=cache)
+
+
+def test_a_signature_may_be_named(own_models: Path, cache: Path) -> None:
+    record = models.resolve(own_models / "unsigned", signature="score", cache=cache)
+    assert (record.signature, list(record.inputs)) == ("score", ["n", "x"])
+    # Each signature has a record of its own.
+    assert models.resolve(own_models / "unsigned", signature="score", cache=cache) == record
+    with pytest.raises(ModelError, match="has the signature 'serving_default' alone"):
+        models.resolve("cnn1d", signature="score", cache=cache)
+
+
+def written(folder: Path, change: Callable[[Any], None], *, text: bool = False) -> Path:
+    """A copy of a SavedModel with its message changed, in binary or as text."""
+    from google.protobuf import text_format
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    message = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+    change(message)
+    copy = folder.parent / f"{folder.name}-{'text' if text else 'binary'}"
+    copy.mkdir(exist_ok=True)
+    if text:
+        (copy / "saved_model.pbtxt").write_text(text_format.MessageToString(message))
+    else:
+        (copy / "saved_model.pb").write_bytes(message.SerializeToString())
+    return copy
+
+
+def test_a_savedmodel_as_text_is_read_as_the_binary_one_is(own_models: Path) -> None:
+    copy = written(own_models / "plain", lambda message: None, text=True)
+    assert read_signature(copy) == read_signature(own_models / "plain")
+
+
+def test_the_graph_whose_only_tag_is_serve_is_read(own_models: Path) -> None:
+    def two(message: Any) -> None:
+        other = message.meta_graphs.add()
+        other.CopyFrom(message.meta_graphs[0])
+        del other.signature_def["serving_default"].inputs["n"]
+        message.meta_graphs[0].meta_info_def.tags.append("gpu")
+
+    assert list(read_signature(written(own_models / "plain", two)).inputs) == ["x"]
+
+    def neither(message: Any) -> None:
+        message.meta_graphs[0].meta_info_def.tags.append("gpu")
+
+    with pytest.raises(ModelError, match=r"whose only tag is 'serve' \(it has graphs tagged gpu,serve\)"):
+        read_signature(written(own_models / "plain", neither))
+
+
+def test_defaults_of_inputs_and_answers_of_several_components_are_read(own_models: Path) -> None:
+    def change(message: Any) -> None:
+        signature = message.meta_graphs[0].signature_def["serving_default"]
+        signature.defaults["n"].dtype = 3
+        signature.outputs["total"].dtype = 0
+
+    found = read_signature(written(own_models / "plain", change))
+    assert found.optional == ("n",) and found.outputs["total"].dtype == "composite"
+
+    def input_too(message: Any) -> None:
+        message.meta_graphs[0].signature_def["serving_default"].inputs["n"].dtype = 0
+
+    with pytest.raises(ModelError, match=r"'n' has several components \(ragged or sparse\)"):
+        read_signature(written(own_models / "plain", input_too))
 
 
 def test_what_tensorflow_cannot_load_is_refused_before_a_study(

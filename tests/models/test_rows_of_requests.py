@@ -12,6 +12,7 @@ from tuner import workloads
 from tuner.errors import UnavailableError
 from tuner.load import requests
 from tuner.models import ModelRecord, TensorSpec
+from tuner.rows import read
 
 WORKLOADS = {
     "photographs": TensorSpec("float32", (None, 32, 32, 3)),
@@ -30,16 +31,16 @@ def test_requests_of_several_rows_hold_that_many_different_rows_of_the_workload(
         inputs={"x": WORKLOADS[workload]}, outputs={}, workload=workload,
     )
     try:
-        arrays = requests.read_requests(workloads.requests_file(model, cache=tmp_path))
+        held = read(workloads.requests_file(model, cache=tmp_path))
     except UnavailableError as error:
         pytest.skip(str(error))
-    rows = arrays["x"]
-    blocks = requests.blocks(len(rows), count, np.random.default_rng(0))
+    rows = held.columns["x"]
+    blocks = requests.blocks(held.alike(), count, np.random.default_rng(0))
     assert set(blocks.ravel().tolist()) == set(range(len(rows)))
-    body = next(requests.rest_bodies(arrays, blocks[:1], "serving_default"))
+    body = next(requests.rest_bodies(held, blocks[:1], "serving_default"))
     sent = np.array(json.loads(body)["inputs"], dtype=rows.dtype)
     assert sent.shape == (count, *rows.shape[1:])
     assert len({row.tobytes() for row in sent}) == count
     np.testing.assert_allclose(sent, rows[blocks[0]], rtol=1e-6)
-    (grpc,) = requests.grpc_bodies(arrays, blocks[:1])
+    (grpc,) = requests.grpc_bodies(held, blocks[:1])
     assert rows[blocks[0]].tobytes() in grpc

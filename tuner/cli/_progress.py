@@ -39,8 +39,11 @@ class Progress:
             self._bar.close()
 
     def note(self, text: str) -> None:
-        """Something that takes a moment before the first trial."""
-        if not self._quiet:
+        """Something that takes a moment before the first trial, or a ``warning: …``, which is said
+        also where no progress is shown."""
+        if text.startswith("warning: "):
+            print(text, file=sys.stderr, flush=True)
+        elif not self._quiet:
             print(f"{text} …", file=sys.stderr, flush=True)
 
     def begin(self, arms: Sequence[Any], space: Space) -> None:

@@ -49,3 +49,11 @@ def check_space(space: Space, offers: Offers | None = None) -> None:
     from tuner.deploy import check
 
     check.check_space(space, offers)
+
+
+def joining_note(space: Space, rows: int) -> str | None:
+    """What to know where batching may join requests that the model cannot take together; see
+    ``tuner.deploy.check.joining_note``."""
+    from tuner.deploy import check
+
+    return check.joining_note(space, rows)

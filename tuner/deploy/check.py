@@ -56,6 +56,26 @@ def check_space(space: Space, offers: Offers | None = None) -> None:
     _check_threads(space)
 
 
+def joining_note(space: Space, rows: int) -> str | None:
+    """What to know before the first trial where the space's batching may join the requests of a
+    model that takes exactly ``rows`` rows at once; ``None`` where it joins none.
+
+    TensorFlow Serving runs a batch as large as the requests in it come to, which such a model
+    refuses.
+    """
+    values = {name: found for name, found, _ in _named(space)}
+    if not any(value is True for value in values.get("enable_batching", (False,))):
+        return None
+    largest = max(map(int, values.get("max_batch_size", (KNOBS["max_batch_size"].default or 0,))))
+    if largest <= rows:
+        return None
+    return (
+        f"the model takes exactly {rows} row{'s' if rows != 1 else ''} at once, and batching joins "
+        f"requests up to max_batch_size {largest}: a configuration that joins any will fail with "
+        f"errors; keep max_batch_size at {rows}, or export the model with a free batch dimension"
+    )
+
+
 def _named(space: Space) -> Iterable[tuple[str, tuple[Scalar, ...], Where]]:
     for parameter in space.parameters:
         yield parameter.name, _extremes(parameter), parameter.where
