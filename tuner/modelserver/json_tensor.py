@@ -10,6 +10,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import orjson
 import tensorflow as tf
 from tensorflow.core.example import example_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
@@ -25,7 +26,7 @@ def parse(body: bytes) -> dict[str, Any]:
     if not body:
         raise invalid_argument("JSON Parse error: The document is empty")
     try:
-        document = json.loads(body)
+        document = _loads(body)
     except (ValueError, RecursionError) as error:
         raise invalid_argument(f"JSON Parse error: {error}") from None
     if not isinstance(document, dict):
@@ -37,6 +38,13 @@ def parse(body: bytes) -> dict[str, Any]:
             "'signature_name' key must be a string value."
         )
     return document
+
+
+def _loads(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:  # NaN, numbers of more than 64 bits, and what is no JSON at all
+        return json.loads(body)
 
 
 def predict_inputs(document: Mapping[str, Any], infos: Infos) -> tuple[dict[str, np.ndarray], bool]:
@@ -217,9 +225,12 @@ def predict_outputs(names: Sequence[str], arrays: Sequence[np.ndarray], by_row: 
         ServingError: INVALID_ARGUMENT where rows are asked for and an output has none.
     """
     values = {name: _plain(name, array) for name, array in zip(names, arrays)}
+    # JSON has no NaN and no Infinity; TensorFlow Serving writes them all the same.
+    finite = all(array.dtype.kind not in "fV" or np.isfinite(array).all() for array in arrays)
+    dump = _dump_arrays if finite else _dump
     if not by_row:
         only = next(iter(values.values()))
-        return _dump({"outputs": only if len(values) == 1 else values})
+        return dump({"outputs": only if len(values) == 1 else values})
     sizes: set[int] = set()
     for name, array in zip(names, arrays):
         if array.ndim == 0:
@@ -231,19 +242,19 @@ def predict_outputs(names: Sequence[str], arrays: Sequence[np.ndarray], by_row: 
                 f"{min(sizes - {len(array)})}"
             )
     if len(values) == 1:
-        return _dump({"predictions": next(iter(values.values()))})
+        return dump({"predictions": next(iter(values.values()))})
     rows = [dict(zip(values, row)) for row in zip(*values.values())]
-    return _dump({"predictions": rows})
+    return dump({"predictions": rows})
 
 
 def _plain(name: str, array: np.ndarray) -> Any:
+    """Nested lists, or the array itself where it can be written as it is."""
     if array.dtype in (np.float16, np.float32, ml_dtypes.bfloat16):
         # The shortest decimal of the narrow type, not the digits of its double: 0.1, never
         # 0.10000000149011612.
-        single = array.astype(np.float32)
-        return single.astype("U").astype(np.float64).tolist()
+        return np.asarray(array, dtype=np.float32, order="C")
     if array.dtype != object and array.dtype.kind not in "SU":
-        return array.tolist()
+        return np.asarray(array, order="C")
     as_bytes = name.endswith("_bytes")
 
     def walk(item: Any) -> Any:
@@ -326,8 +337,20 @@ def single(value: float) -> float:
     return float(str(np.float32(value)))
 
 
+def _dump_arrays(value: Any) -> bytes:
+    """An answer whose numbers are all finite, at a tenth of what ``_dump`` costs."""
+    return orjson.dumps(value, default=_listed, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
 def _dump(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode()
+    return json.dumps(value, ensure_ascii=False, default=_listed).encode()
+
+
+def _listed(array: Any) -> Any:
+    """Nested lists; of a float32 the double with its shortest decimal."""
+    if array.dtype == np.float32:
+        array = np.asarray(array).astype("U").astype(np.float64)
+    return array.tolist()
 
 
 def _is_base64(value: Any) -> bool:
@@ -340,13 +363,16 @@ def _is_named(value: Any) -> bool:
 
 def _first_of_other_kind(value: Any, kinds: str) -> Any:
     wanted = {"iuf": (int, float), "iu": (int,), "b": (bool,)}[kinds]
-    todo = [value]
-    while todo:
-        item = todo.pop(0)
-        if isinstance(item, list):
-            todo = item + todo
-        elif not isinstance(item, wanted) or (isinstance(item, bool) and kinds != "b"):
-            return item
+    levels = [iter((value,))]
+    while levels:
+        for item in levels[-1]:
+            if isinstance(item, list):
+                levels.append(iter(item))
+                break
+            if not isinstance(item, wanted) or (isinstance(item, bool) and kinds != "b"):
+                return item
+        else:
+            levels.pop()
     return value
 
 
