@@ -16,7 +16,7 @@ from tensorflow.core.example import example_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import input_pb2
 
-from tuner.modelserver.status import ServingError, invalid_argument
+from tuner.modelserver.status import Code, ServingError, invalid_argument
 
 Infos = Mapping[str, meta_graph_pb2.TensorInfo]
 
@@ -110,7 +110,7 @@ def _stacked(rows: list[Any], name: str, info: Any, named: bool) -> np.ndarray:
                 found = to_array(row, info.dtype).shape
             except ServingError as error:
                 raise invalid_argument(
-                    f"{place} of 'instances' list. Error: INVALID_ARGUMENT: {error.message}"
+                    f"{place} of 'instances' list. Error: {error.code.name}: {error.message}"
                 ) from None
             if shape is not None and found != shape:
                 raise invalid_argument(
@@ -140,11 +140,17 @@ def to_array(value: Any, dtype_enum: int) -> np.ndarray:
     """A dense array of that type from nested lists.
 
     Raises:
-        ServingError: INVALID_ARGUMENT for ragged lists and values of another type.
+        ServingError: INVALID_ARGUMENT for ragged lists and values of another type; UNIMPLEMENTED for
+            types that TensorFlow Serving reads from no JSON.
     """
     dtype = tf.dtypes.as_dtype(dtype_enum)
     if dtype == tf.string:
         return _strings(value)
+    if dtype in _NOT_FROM_JSON and (leaf := _first_leaf(value)) is not None:
+        name = "half" if dtype == tf.float16 else dtype.name
+        raise ServingError(
+            Code.UNIMPLEMENTED, f"Conversion of JSON Value: {_show(leaf[0])} to type: {name}"
+        )
     try:
         array = np.array(value)
     except ValueError as error:
@@ -168,6 +174,23 @@ def to_array(value: Any, dtype_enum: int) -> np.ndarray:
             "precision."
         )
     return target
+
+
+_NOT_FROM_JSON = (tf.float16, tf.bfloat16, tf.uint16, tf.complex64, tf.complex128)
+
+
+def _first_leaf(value: Any) -> tuple[Any] | None:
+    """The first value that is no list, in a tuple; ``None`` where there is none."""
+    levels = [iter((value,))]
+    while levels:
+        for item in levels[-1]:
+            if not isinstance(item, list):
+                return (item,)
+            levels.append(iter(item))
+            break
+        else:
+            levels.pop()
+    return None
 
 
 def _strings(value: Any) -> np.ndarray:
