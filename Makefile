@@ -6,7 +6,7 @@ STUDY_ARGS ?=
 RECORD_ARGS ?=
 MUTANTS_ARGS ?=
 
-.PHONY: study record report test check bench faults soak mutants real-serving weights lock clean
+.PHONY: study record report notebook test check bench faults soak mutants real-serving weights lock clean
 
 study: $(READY)
 	$(PYTHON) -m tuner study --space search_spaces/batching.yaml $(STUDY_ARGS)
@@ -23,8 +23,12 @@ record: $(READY)
 report: $(READY)
 	$(PYTHON) -m pytest $(NOTEBOOK) --overwrite
 
-# Tests of running servers have the machine to themselves; all others share its cores, and the
-# report is executed beside them.
+# The same as a test: executed, and left as it is. Minutes.
+notebook: $(READY)
+	$(PYTHON) -m pytest $(NOTEBOOK)
+
+# Tests of running servers have the machine to themselves; all others share its cores, each process
+# on one: two that multiply matrices on both get in each other's way.
 # PYTEST_ARGS picks some, e.g. PYTEST_ARGS="tests/load -k truth".
 ALONE := $(addprefix tests/,deploy endtoend load modelserver workers)
 NOTEBOOK := report.ipynb --nbmake --nbmake-timeout=900
@@ -32,7 +36,7 @@ test: $(READY)
 ifdef PYTEST_ARGS
 	$(PYTHON) -m pytest $(PYTEST_ARGS)
 else
-	$(PYTHON) -m pytest -n 2 $(NOTEBOOK) tests $(addprefix --ignore=,$(ALONE)); calm=$$?; \
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 tests $(addprefix --ignore=,$(ALONE)); calm=$$?; \
 	$(PYTHON) -m pytest --durations=25 $(ALONE) && exit $$calm
 endif
 

@@ -62,7 +62,7 @@ def test_qmc_spreads_more_evenly_than_chance():
 
 
 def test_two_workers_go_on_with_one_sequence():
-    for seed in range(5):
+    for seed in range(2):
         together = alternating(seed)
         assert discrepancy(together) < 0.5 * at_random()
         assert keys(together) == keys(drive(make("qmc", SQUARE, seed=seed), POINTS))

@@ -77,7 +77,7 @@ def test_steps_are_the_designs_and_then_the_repeats(folder: Path) -> None:
     [
         ("studies: [{name: a}]", "plan.yaml:1: studies.0..*should have a space"),
         ("studies:\n- {name: a, space: small.yaml, modle: x}", "plan.yaml:2.*did you mean model"),
-        ("studies:\n- {name: a, space: small.yaml, repeat: 2}", "share from 0 to 1, not 2"),
+        ("studies:\n- {name: a, space: small.yaml, repeat: 2}", "share of at least 0, at most 1, not 2"),
         ("studies:\n- {name: a, space: small.yaml, sampler: tpe}", "one of grid, screening"),
         ("studies:\n- {name: a, space: small.yaml}\n- {name: a, space: small.yaml}", "twice"),
         ("studies: [", "plan.yaml.*not YAML"),
