@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ from tuner import models
 from tuner.errors import ModelError
 from tuner.models import TensorSpec
 from tuner.models.savedmodel import read_signature
+from tuner.models.store import served_name
 
 
 def test_a_savedmodel_folder_is_served_as_version_one(own_models: Path, cache: Path) -> None:
@@ -164,3 +167,43 @@ def test_what_tensorflow_cannot_load_is_refused_before_a_study(
 def test_a_record_survives_json(own_models: Path, cache: Path) -> None:
     record = models.resolve(own_models / "plain", cache=cache)
     assert models.ModelRecord.from_json(record.to_json()) == record
+
+
+ODD = ("modèle", "画像", "a b", "a:b", "100%", "it's \"quoted\"", "line\nend", "$(touch x)", "модель#1", "a\\b", "x" * 200)
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_folder_of_any_name_is_served_by_a_plain_one_from_a_plain_path(
+    own_models: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "tuner.models.store.run_program", lambda *_: '{"parameters": 3, "flops_per_inference": 6}'
+    )
+    for given in (own_models / "plain", own_models / "numbered"):
+        folder = tmp_path / given.name / name
+        shutil.copytree(given, folder)
+        record = models.resolve(folder, cache=tmp_path / "cache")
+        assert _PLAIN.fullmatch(record.name) and len(record.name) < 100
+        assert _PLAIN.fullmatch(str(record.path).replace("/", "_"))
+        version = record.path / str(record.version)
+        assert record.version == (12 if given.name == "numbered" else 1)
+        assert (version / "saved_model.pb").samefile(
+            folder / ("12/saved_model.pb" if given.name == "numbered" else "saved_model.pb")
+        )
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+def test_two_names_that_look_alike_stay_apart_and_a_plain_one_stays_as_it_is() -> None:
+    assert served_name("a b") != served_name("a:b")
+    for name in ("half_plus_two", "resnet-50.v1", "1"):
+        assert served_name(name) == name
+    assert served_name("..").startswith("model-")
+
+
+def test_a_path_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    os.mkdir(folder)
+    with pytest.raises(ModelError, match="the path is not UTF-8"):
+        models.resolve(folder, cache=tmp_path / "cache")

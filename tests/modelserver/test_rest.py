@@ -9,6 +9,8 @@ import re
 
 import pytest
 
+from tests.modelserver.conftest import models_config
+
 CONFIG = """model_config_list {{
   config {{ name: "half" base_path: "{base}/half" model_platform: "tensorflow"
             model_version_policy {{ all {{}} }}
@@ -195,3 +197,33 @@ def test_a_repeated_request_is_answered_from_the_cache(server):
     assert first["y"] == again["y"] == [41.5]
     assert other_version["y"] == [40.5]
     assert int(_metrics(server)[hits]) - before == 1
+
+
+def test_a_model_of_any_script_is_found_by_its_name(start_server, models, tmp_path):
+    names = ("modèle", "画像", "plain")
+    flag = models_config(tmp_path / "models.txt", {name: models / "half" for name in names})
+    with start_server(flag) as running:
+        for name in names:
+            found = running.rest("POST", f"/v1/models/{name}:predict", data='{"instances": [1.0]}')
+            assert (found.status_code, found.json()) == (200, {"predictions": [3.5]}), name
+
+
+def test_head_is_answered_without_a_body(server):
+    response = server.rest("HEAD", "/v1/models/half")
+    assert response.status_code == 400 and response.content == b""
+    assert int(response.headers["Content-Length"]) > 0
+    assert server.rest("GET", "/v1/models/half").status_code == 200
+
+
+def test_a_version_of_any_length_is_refused_in_words(server):
+    for digits in ("9" * 19, "9" * 5000):
+        status, answer = _post(server, f"/v1/models/half/versions/{digits}:predict", {"instances": [1]})
+        assert status == 400 and "Failed to convert version" in answer["error"]
+    padded = f"/v1/models/half/versions/{'0' * 30}1:predict"
+    assert _post(server, padded, {"instances": [1.0]})[0] == 200
+
+
+def test_text_that_no_bytes_can_carry_is_a_wrong_request(server):
+    for body in ('{"signature_name": "\\ud800", "instances": [1]}', '{"instances": ["\\udfff"]}'):
+        response = server.rest("POST", "/v1/models/text:predict", data=body)
+        assert response.status_code == 400, response.text

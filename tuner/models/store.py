@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -112,6 +113,13 @@ def resolve(
         ModelError: neither a name nor a folder; or a SavedModel that cannot be read or loaded.
     """
     folder = Path(name_or_folder)
+    try:
+        os.fsencode(folder).decode()
+    except UnicodeDecodeError:
+        raise ModelError(
+            f"{os.fsencode(folder)!r}: the path is not UTF-8, which neither a study nor a server can "
+            "keep; rename it"
+        ) from None
     if isinstance(name_or_folder, str) and _is_name(name_or_folder):
         if signature != DEFAULT_SIGNATURE:
             raise ModelError(
@@ -147,7 +155,9 @@ def _own(folder: Path, name: str, cache: Path, tell: Progress) -> ModelRecord:
     found = checksum(version_folder)
     identity = hashlib.sha256(os.fsencode(folder) + f"\0{found}".encode()).hexdigest()[:12]
     home = make_folder(cache / "own" / identity)
-    base = folder if version_folder != folder else _laid_out(home, folder)
+    base = folder
+    if version_folder == folder or not _PLAIN_PATH.fullmatch(str(folder)):
+        base = _laid_out(home, version_folder, number)
     by_name = "" if name == DEFAULT_SIGNATURE else f"{hashlib.sha256(name.encode()).hexdigest()[:12]}-"
     file = home / f"{by_name}{RECORD}"
     with locked(home):
@@ -161,7 +171,7 @@ def _own(folder: Path, name: str, cache: Path, tell: Progress) -> ModelRecord:
         except ProgramFailed as failure:
             raise ModelError(f"{folder}: TensorFlow cannot load it: {failure}") from None
         record = ModelRecord(
-            name=folder.name,
+            name=served_name(folder.name),
             path=base,
             version=number,
             weights="the user's own",
@@ -200,8 +210,25 @@ def _version_folder(folder: Path) -> tuple[Path, int]:
     return by_number[max(numbers)], max(numbers)
 
 
-def _laid_out(home: Path, folder: Path) -> Path:
-    """A base path in the cache whose version 1 is ``folder``, as long as its content is the same.
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9_./+=@-]+")
+"""What stands in every config file, mount and URL as it is."""
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+
+
+def served_name(name: str) -> str:
+    """The name that a folder's model is served by: its own, where every URL, file and container
+    takes it, else one made of it.
+
+    TensorFlow Serving takes no encoded characters in a REST path, and ``/`` and ``:`` end a name there.
+    """
+    if _PLAIN_NAME.fullmatch(name):
+        return name
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", name)[:60].strip("._-") or "model"
+    return f"{plain}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
+
+
+def _laid_out(home: Path, folder: Path, number: int) -> Path:
+    """A base path in the cache with ``folder`` as that version, as long as its content is the same.
 
     Hard links rather than a symbolic one: a container sees the base path, not what it points to.
     A symbolic link has to do where the files lie on another file system or belong to another.
@@ -211,8 +238,8 @@ def _laid_out(home: Path, folder: Path) -> Path:
         if not base.exists():
             with whole(base) as unfinished:
                 try:
-                    shutil.copytree(folder, unfinished / str(VERSION), copy_function=os.link)
+                    shutil.copytree(folder, unfinished / str(number), copy_function=os.link)
                 except (OSError, shutil.Error):
-                    shutil.rmtree(unfinished / str(VERSION), ignore_errors=True)
-                    (unfinished / str(VERSION)).symlink_to(folder)
+                    shutil.rmtree(unfinished / str(number), ignore_errors=True)
+                    (unfinished / str(number)).symlink_to(folder)
     return base

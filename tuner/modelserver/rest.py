@@ -75,7 +75,9 @@ class RestApi:
         self._workers = futures.ThreadPoolExecutor(threads, thread_name_prefix="rest")
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        # WSGI hands on the path's bytes as Latin-1 (PEP 3333); names of models are UTF-8.
+        method = environ["REQUEST_METHOD"]
+        path = environ["PATH_INFO"].encode("latin-1").decode(errors="replace")
         kind = "application/json"
         try:
             if self._metrics is not None and path == self._metrics_path and method == "GET":
@@ -96,7 +98,7 @@ class RestApi:
         phrase = HTTPStatus(status).phrase if status != 499 else "Client Closed Request"
         headers = [("Content-Type", kind), ("Content-Length", str(len(answer)))]
         start_response(f"{status} {phrase}", headers)
-        return [answer]
+        return [] if method == "HEAD" else [answer]
 
     def _answer(self, method: str, path: str, body: bytes) -> bytes:
         match = _INFERENCE.fullmatch(path)
@@ -228,9 +230,10 @@ def _body(environ: dict[str, Any]) -> bytes:
 def _spec(name: str, version: str | None, label: str | None) -> model_pb2.ModelSpec:
     spec = model_pb2.ModelSpec(name=name)
     if version is not None:
-        if int(version) >= 2**63:
+        digits = version.lstrip("0") or "0"
+        if len(digits) > 19 or int(digits) >= 2**63:
             raise invalid_argument(f"Failed to convert version: {version} to numeric.")
-        spec.version.value = int(version)
+        spec.version.value = int(digits)
     elif label is not None:
         spec.version_label = label
     return spec
