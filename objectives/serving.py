@@ -151,10 +151,8 @@ def open(space: Space, options: Options, note: Note) -> Iterator[ServingEvaluato
     )
     if not record.any_batch and (told := deploy.joining_note(space, settings.rows)) is not None:
         note(f"warning: {told}")
-    others = [
-        ModelToServe(f"other_{i}", record.path)
-        for i in range(max(map(int, space.factors.get("other_models", (0,)))))
-    ]
+    most = max(map(int, space.factors.get("other_models", (0,))))
+    others = [ModelToServe(f"other_{i}", record.path) for i in range(most)]
     error_rates = [c.maximum for c in space.constraints if c.metric == "error_rate"]
     source = meter.choose(settings.energy, idle_w=options.idle_w, max_w=options.max_w)
     with deploy.make(settings.deployer, **options.deployer) as deployer:
