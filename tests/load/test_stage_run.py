@@ -19,6 +19,7 @@ from tuner.load.prepare import Prepared
 from tuner.load.processes import RECORD_DTYPE
 from tuner.load.requests import Payload
 from tuner.measurement import StageResult
+from tuner.rows import Rows
 
 BEGUN_S = 1_000.0
 HALF_BUSY = machine.Share(busy=0.5, steal=0.25)
@@ -201,7 +202,7 @@ def drive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Drive:
         prepared = Prepared(
             jobs=[], warmup_arrivals=np.array([]), window_arrivals=np.array([]),
             window_order=np.arange(7), payload=Payload(Path(), np.array([20, 40]), np.array([[0], [1]])),
-            arrays={"x": np.zeros(2)}, window_length_s=script.length_s, cycle_s=1.0, trace=script.trace,
+            rows=Rows({"x": np.zeros(2)}, {}, 2), window_length_s=script.length_s, cycle_s=1.0, trace=script.trace,
         )
 
         @contextlib.contextmanager
@@ -212,8 +213,8 @@ def drive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Drive:
             assert (jobs, where, placed) == ([], tmp_path, ("placed", fields.get("processes", 1), (3,)))
             return clients
 
-        def check(plan: StagePlan, arrays: Any, answer: bytes | None) -> bool:
-            return (set(arrays), answer) == ({"x"}, b"metadata")
+        def check(plan: StagePlan, rows: Rows, answer: bytes | None) -> bool:
+            return (rows.names, answer) == ({"x"}, b"metadata")
 
         ended = SimpleNamespace(ended=lambda pids: {"busy_others": 0.125, "pids": pids})
         for place, name, stand_in in (
