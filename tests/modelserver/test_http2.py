@@ -295,7 +295,7 @@ BROKEN = {
     "a promise": START + frames.frame(frames.PUSH_PROMISE, END_HEADERS, 1, HEAD),
     "endless headers": START
     + frames.frame(frames.HEADERS, 0, 1, HEAD)
-    + b"".join(frames.frame(frames.CONTINUATION, 0, 1, bytes(16000)) for _ in range(6)),
+    + b"".join(frames.frame(frames.CONTINUATION, 0, 1, bytes(16000)) for _ in range(70)),
 }
 
 

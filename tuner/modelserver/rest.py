@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import logging
 import re
@@ -221,9 +222,11 @@ def _body(environ: dict[str, Any]) -> bytes:
     body: bytes = environ["wsgi.input"].read(int(length)) if length else b""
     if environ.get("HTTP_CONTENT_ENCODING", "").lower() == "gzip":
         try:
-            return gzip.decompress(body)
+            body = gzip.GzipFile(fileobj=io.BytesIO(body)).read(_MAX_BODY_BYTES + 1)
         except (OSError, EOFError, zlib.error) as error:
             raise invalid_argument(f"Body is not gzip: {error}") from None
+        if len(body) > _MAX_BODY_BYTES:
+            raise invalid_argument(f"Body of more than {_MAX_BODY_BYTES} bytes when decompressed")
     return body
 
 

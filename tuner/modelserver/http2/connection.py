@@ -8,21 +8,24 @@ import struct
 from collections.abc import Callable
 
 from tuner.modelserver.http2 import frames
-from tuner.modelserver.http2.frames import ConnectionFault
-from tuner.modelserver.http2.headers import HeadReader, RequestHead
+from tuner.modelserver.http2.frames import ConnectionFault, StreamFault
+from tuner.modelserver.http2.headers import LIST_LIMIT_BYTES, HeadReader
 from tuner.modelserver.http2.request import PREFIX_BYTES, Body, Request
 from tuner.modelserver.http2.sender import Sender
-from tuner.modelserver.status import ServingError
+from tuner.modelserver.status import Code, ServingError
 
-OnCall = Callable[["Connection", int, RequestHead, Body], None]
-"""A request is whole: (connection, stream, its head, the serialised message)."""
+OnCall = Callable[["Connection", int, Request, Body], None]
+"""A request is whole: (connection, stream, the request, its message, compressed or not)."""
 
 _CHUNK_BYTES = 1 << 18
 _INTO_PLACE_BYTES = 1 << 16
 """So much of a frame still to come is received straight to where it belongs."""
 _FRAME_BYTES = 1 << 20
 _WINDOW_STEP_BYTES = 1 << 29
-_HEADERS_LIMIT_BYTES = 1 << 16
+_BLOCK_LIMIT_BYTES, _BLOCK_FRAMES = 1 << 20, 128
+"""Of a header block, beyond which a client is up to no good."""
+_CLOSED_KEPT = 4096
+"""Streams of which it is remembered how they ended."""
 
 
 def greeting(max_streams: int | None) -> bytes:
@@ -30,7 +33,7 @@ def greeting(max_streams: int | None) -> bytes:
     values = [
         (frames.INITIAL_WINDOW_SIZE, frames.LARGEST_WINDOW),
         (frames.MAX_FRAME_SIZE, _FRAME_BYTES),
-        (frames.MAX_HEADER_LIST_SIZE, _HEADERS_LIMIT_BYTES),
+        (frames.MAX_HEADER_LIST_SIZE, LIST_LIMIT_BYTES),
     ]
     if max_streams is not None:
         values.append((frames.MAX_CONCURRENT_STREAMS, max_streams))
@@ -60,9 +63,12 @@ class Connection:
         self._message_limit_bytes, self._on_call = message_limit_bytes, on_call
         self._reader = HeadReader()
         self._input = b""
-        self._greeted = False
-        self._block: tuple[int, int, bytes] | None = None
-        """(stream, flags, header block so far) while CONTINUATION is to come."""
+        self._greeted = self._settled = False
+        self._max_streams = max_streams
+        self._block: tuple[int, int, bytes, int] | None = None
+        """(stream, flags, header block so far, frames of it) while CONTINUATION is to come."""
+        self._closed: dict[int, bool] = {}
+        """Streams that ended lately -> whether we gave them up while the client was still sending."""
         self._place: tuple[Request, int, int, memoryview] | None = None
         """(request, stream, flags, where the rest of the frame goes)."""
         self._requests: dict[int, Request] = {}
@@ -95,6 +101,9 @@ class Connection:
                 raise ConnectionFault(frames.FRAME_SIZE_ERROR, f"a frame of {length} bytes")
             if self._block and (kind != frames.CONTINUATION or stream != self._block[0]):
                 raise ConnectionFault(frames.PROTOCOL_ERROR, "a header block was left unfinished")
+            if not self._settled and (kind != frames.SETTINGS or flags & frames.ACK):
+                raise ConnectionFault(frames.PROTOCOL_ERROR, "the first frame is no SETTINGS")
+            self._settled = True
             start = at + frames.HEAD_BYTES
             end = start + length
             if end > len(data):
@@ -103,10 +112,13 @@ class Connection:
                     if self._begin_place(stream, flags, payload, end - len(data)):
                         at = len(data)
                 break
-            if kind == frames.DATA:
-                self._data(stream, flags, memoryview(data)[start:end])
-            else:
-                self._frame(kind, flags, stream, data[start:end])
+            try:
+                if kind == frames.DATA:
+                    self._data(stream, flags, memoryview(data)[start:end])
+                else:
+                    self._frame(kind, flags, stream, data[start:end])
+            except StreamFault as fault:
+                self._reset(stream, fault.code)
             at = end
         self._input = data[at:]
         return True
@@ -118,11 +130,21 @@ class Connection:
         elif kind == frames.CONTINUATION:
             if self._block is None:
                 raise ConnectionFault(frames.PROTOCOL_ERROR, "CONTINUATION of nothing")
-            _, first_flags, block = self._block
-            self._headers(stream, first_flags | flags & frames.END_HEADERS, block + payload)
+            _, first_flags, block, count = self._block
+            flags = first_flags | flags & frames.END_HEADERS
+            self._headers(stream, flags, block + payload, count + 1)
         elif kind == frames.WINDOW_UPDATE:
+            if stream > self.last_stream:
+                raise ConnectionFault(frames.PROTOCOL_ERROR, "WINDOW_UPDATE of an idle stream")
             self.sender.window_update(stream, payload)
+        elif kind == frames.PRIORITY:
+            if not stream:
+                raise ConnectionFault(frames.PROTOCOL_ERROR, "PRIORITY of the connection")
+            if len(payload) != 5:
+                raise StreamFault(frames.FRAME_SIZE_ERROR, "PRIORITY of a wrong length")
         elif kind == frames.PING:
+            if stream:
+                raise ConnectionFault(frames.PROTOCOL_ERROR, "PING on a stream")
             if len(payload) != 8:
                 raise ConnectionFault(frames.FRAME_SIZE_ERROR, "PING of a wrong length")
             if not flags & frames.ACK:
@@ -132,39 +154,91 @@ class Connection:
                 raise ConnectionFault(frames.PROTOCOL_ERROR, "SETTINGS on a stream")
             if not flags & frames.ACK:
                 self.sender.settings(payload)
+            elif payload:
+                raise ConnectionFault(frames.FRAME_SIZE_ERROR, "SETTINGS acknowledged with values")
         elif kind == frames.RST_STREAM:
             if stream == 0 or stream > self.last_stream:
                 raise ConnectionFault(frames.PROTOCOL_ERROR, "RST_STREAM of an idle stream")
+            if len(payload) != 4:
+                raise ConnectionFault(frames.FRAME_SIZE_ERROR, "RST_STREAM of a wrong length")
             self._requests.pop(stream, None)
+            self._note(stream, given_up=False)
             self.sender.drop(stream)
+        elif kind == frames.GOAWAY:
+            if stream:
+                raise ConnectionFault(frames.PROTOCOL_ERROR, "GOAWAY on a stream")
+            if len(payload) < 8:
+                raise ConnectionFault(frames.FRAME_SIZE_ERROR, "GOAWAY of a wrong length")
         elif kind == frames.PUSH_PROMISE:
             raise ConnectionFault(frames.PROTOCOL_ERROR, "PUSH_PROMISE from a client")
         # GOAWAY asks for nothing: the client opens no more streams, and closes. Other kinds are
         # to be ignored.
 
-    def _headers(self, stream: int, flags: int, block: bytes) -> None:
-        if len(block) > _HEADERS_LIMIT_BYTES:
+    def _headers(self, stream: int, flags: int, block: bytes, count: int = 1) -> None:
+        if len(block) > _BLOCK_LIMIT_BYTES or count > _BLOCK_FRAMES:
             raise ConnectionFault(frames.ENHANCE_YOUR_CALM, f"{len(block)} bytes of headers")
-        if not flags & frames.END_HEADERS:
-            self._block = (stream, flags, block)
-            return
-        self._block = None
-        head = self._reader.read(block)
-        if stream <= self.last_stream:
-            if stream not in self._requests or not flags & frames.END_STREAM:
-                raise ConnectionFault(frames.STREAM_CLOSED, f"HEADERS on stream {stream}")
-            self._ended(stream)  # trailers
-            return
         if stream % 2 == 0:
             raise ConnectionFault(frames.PROTOCOL_ERROR, f"a client's stream {stream}")
+        if not flags & frames.END_HEADERS:
+            self._block = (stream, flags, block, count)
+            return
+        self._block = None
+        ends = bool(flags & frames.END_STREAM)
+        if stream <= self.last_stream:
+            self._trailers(stream, block, ends)
+            return
         self.last_stream = stream
+        head = self._reader.read(block)
+        if self._max_streams is not None and self.sender.open_streams() >= self._max_streams:
+            raise StreamFault(frames.REFUSED_STREAM, "more streams than were allowed")
         self.sender.open(stream)
         if head.http_status != 200:
+            self._note(stream, given_up=not ends)
             self.sender.refuse(stream, head.http_status)
+            return
+        if head.oversized:
+            self._note(stream, given_up=not ends)
+            error = ServingError(Code.RESOURCE_EXHAUSTED, "Received metadata size exceeds limit")
+            self.sender.fail(stream, error, unread=not ends)
             return
         self._requests[stream] = Request(head, self._message_limit_bytes)
         if flags & frames.END_STREAM:
             self._ended(stream)
+
+    def _trailers(self, stream: int, block: bytes, ends: bool) -> None:
+        """HEADERS on a stream that began already."""
+        if stream not in self._requests:
+            self._reader.decode(block)
+            self._refuse_closed(stream, ends)
+            return
+        self._reader.read_trailers(block)
+        if not ends:
+            raise StreamFault(frames.PROTOCOL_ERROR, "HEADERS that do not end the stream")
+        self._ended(stream)
+
+    def _refuse_closed(self, stream: int, ends: bool) -> None:
+        """What comes on a closed stream: borne where we gave it up (RFC 9113 5.1), else refused."""
+        given_up = self._closed.get(stream)
+        if given_up is None:
+            raise ConnectionFault(frames.PROTOCOL_ERROR, f"stream {stream} was passed over")
+        if not given_up:
+            raise StreamFault(frames.STREAM_CLOSED, f"stream {stream} has ended")
+        if ends:
+            self._closed[stream] = False
+
+    def _note(self, stream: int, *, given_up: bool) -> None:
+        """Remember how a stream ended."""
+        self._closed.pop(stream, None)
+        self._closed[stream] = given_up
+        if len(self._closed) > _CLOSED_KEPT:
+            del self._closed[next(iter(self._closed))]
+
+    def _reset(self, stream: int, code: int) -> None:
+        """End a stream; frames of it that are on their way are borne."""
+        self._requests.pop(stream, None)
+        self._note(stream, given_up=True)
+        self.sender.drop(stream)
+        self.sender.control(frames.reset(stream, code))
 
     def _data(self, stream: int, flags: int, payload: memoryview) -> None:
         self._count(len(payload))
@@ -173,7 +247,8 @@ class Connection:
         if flags & frames.PADDED:
             payload = memoryview(frames.unpadded(frames.PADDED, bytes(payload)))
         request = self._requests.get(stream)
-        if request is None:  # answered before it was whole, or given up
+        if request is None:
+            self._refuse_closed(stream, bool(flags & frames.END_STREAM))
             return
         if self._take(request, stream, payload) and flags & frames.END_STREAM:
             self._ended(stream)
@@ -209,7 +284,10 @@ class Connection:
         self._place = None
         self._wake_at(1)
         if flags & frames.END_STREAM:
-            self._ended(stream)
+            try:
+                self._ended(stream)
+            except StreamFault as fault:
+                self._reset(stream, fault.code)
         return True
 
     def _wake_at(self, missing: int) -> None:
@@ -222,17 +300,21 @@ class Connection:
             return True
         except ServingError as error:
             del self._requests[stream]
+            self._note(stream, given_up=True)
             self.sender.fail(stream, error, unread=True)
             return False
 
     def _ended(self, stream: int) -> None:
         request = self._requests.pop(stream)
+        self._note(stream, given_up=False)
+        if request.head.content_bytes not in (None, request.taken):
+            raise StreamFault(frames.PROTOCOL_ERROR, "content-length is another than what came")
         try:
             body = request.message()
         except ServingError as error:
             self.sender.fail(stream, error)
             return
-        self._on_call(self, stream, request.head, body)
+        self._on_call(self, stream, request, body)
 
     def _count(self, length: int) -> None:
         self._unacknowledged += length

@@ -23,11 +23,20 @@ NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, FLOW_CONTROL_ERROR = 0, 1, 2, 3
 STREAM_CLOSED, FRAME_SIZE_ERROR, REFUSED_STREAM, CANCEL = 5, 6, 7, 8
 COMPRESSION_ERROR, ENHANCE_YOUR_CALM = 9, 11
 
+HEADER_TABLE_SIZE, ENABLE_PUSH = 1, 2
 MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE = 3, 4, 5
 MAX_HEADER_LIST_SIZE = 6
 
 _HEAD = struct.Struct(">BHBBI")
 _SETTING = struct.Struct(">HI")
+
+
+class StreamFault(Exception):
+    """The peer broke the protocol on one stream, which ends with this error code (RFC 9113 5.4.2)."""
+
+    def __init__(self, code: int, message: str) -> None:
+        self.code = code
+        super().__init__(message)
 
 
 class ConnectionFault(Exception):
@@ -52,6 +61,11 @@ def read_head(data: bytes, at: int) -> tuple[int, int, int, int]:
     """(payload length, kind, flags, stream) of the frame that begins at ``at``."""
     high, low, kind, flags, stream = _HEAD.unpack_from(data, at)
     return high << 16 | low, kind, flags, stream & 0x7FFFFFFF
+
+
+def reset(stream: int, code: int) -> bytes:
+    """An RST_STREAM frame."""
+    return frame(RST_STREAM, 0, stream, struct.pack(">I", code))
 
 
 def settings(values: Iterable[tuple[int, int]]) -> bytes:

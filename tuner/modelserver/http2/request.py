@@ -16,6 +16,8 @@ Body = bytes | memoryview
 _PREFIX = struct.Struct(">BI")
 PREFIX_BYTES = _PREFIX.size
 """Before a message: whether it is compressed, and its length."""
+_LARGEST_BYTES = 2**31 - 1
+"""Of any message, as protocol buffers have it."""
 _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
@@ -27,6 +29,11 @@ class Request:
     """
 
     __slots__ = ("_compressed", "_limit_bytes", "_prefix", "body", "filled", "head")
+
+    @property
+    def taken(self) -> int:
+        """Bytes that came, the prefix among them."""
+        return len(self._prefix) + self.filled
 
     def __init__(self, head: RequestHead, limit_bytes: int) -> None:
         self.head, self._limit_bytes = head, limit_bytes
@@ -73,25 +80,43 @@ class Request:
         return self.body[self.filled : end]
 
     def message(self) -> Body:
-        """The whole message, decompressed.
+        """The whole message as it came.
 
         Raises:
-            ServingError: it is not whole, or not compressed as it says.
+            ServingError: it is not whole.
         """
         if self.body is None or self.filled != len(self.body):
             raise ServingError(Code.INTERNAL, "The request ended before its message did")
+        return self.body
+
+    def unpacked(self, body: Body) -> Body:
+        """The message without its compression; takes time, and so belongs into a call's own thread.
+
+        Raises:
+            ServingError: it is not compressed as it says, or larger than the limit.
+        """
         if not self._compressed:
-            return self.body
+            return body
         bits = _WINDOW_BITS.get(self.head.encoding)
         if bits is None:
             raise ServingError(
                 Code.UNIMPLEMENTED,
                 f"grpc-encoding {self.head.encoding}; this server reads identity, deflate and gzip",
             )
+        limit = self._limit_bytes if self._limit_bytes >= 0 else _LARGEST_BYTES
+        unpacker = zlib.decompressobj(bits)
         try:
-            return zlib.decompress(self.body, bits)
+            message = unpacker.decompress(body, limit + 1)
         except zlib.error as error:
             raise ServingError(Code.INTERNAL, f"Decompressing the request: {error}") from None
+        if len(message) > limit:
+            raise ServingError(
+                Code.RESOURCE_EXHAUSTED,
+                f"Received message larger than max: more than {limit} bytes when decompressed",
+            )
+        if not unpacker.eof:
+            raise ServingError(Code.INTERNAL, "Decompressing the request: it is cut short")
+        return message
 
     def _begin(self) -> int:
         flag, length = _PREFIX.unpack(self._prefix)

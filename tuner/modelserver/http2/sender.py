@@ -12,12 +12,13 @@ import struct
 import threading
 
 from tuner.modelserver.http2 import frames
-from tuner.modelserver.http2.frames import ConnectionFault
+from tuner.modelserver.http2.frames import ConnectionFault, StreamFault
 from tuner.modelserver.http2.headers import http_refusal, response_head, trailers
 from tuner.modelserver.status import ServingError
 
 _HEAD_BLOCK = response_head()
 _DONE_BLOCK = trailers(0, "")
+_TABLE_BYTES, _EMPTY_TABLE = 4096, b"\x20"
 _UNREAD_LIMIT_BYTES = 1 << 20
 """Answers to control frames that a client may leave unread."""
 
@@ -47,12 +48,19 @@ class Sender:
         self._output = bytearray()
         self._control_bytes = 0
         """Of control frames in the output, at most."""
-        self._closed = False
+        self._table_update = b""
+        """Before the next block, where the client's table is smaller than one begins with."""
+        self._closed = self._table_is_empty = False
 
     def open(self, stream: int) -> None:
         """Expect an answer on ``stream``."""
         with self._lock:
             self._answers[stream] = _Answer(self._initial_window)
+
+    def open_streams(self) -> int:
+        """How many calls are not answered to their end."""
+        with self._lock:
+            return len(self._answers)
 
     def drop(self, stream: int) -> None:
         """The client wants no answer any more."""
@@ -74,7 +82,8 @@ class Sender:
             answer = self._answers.get(stream)
             if answer is None:
                 return
-            head = frames.frame(frames.HEADERS, frames.END_HEADERS, stream, _HEAD_BLOCK)
+            block = self._led(_HEAD_BLOCK)
+            head = frames.frame(frames.HEADERS, frames.END_HEADERS, stream, block)
             if size <= min(self._window, answer.window, self._frame_bytes) and not self._blocked:
                 self._window -= size
                 del self._answers[stream]
@@ -110,7 +119,13 @@ class Sender:
         """Take the client's SETTINGS and acknowledge them."""
         with self._lock:
             for key, value in frames.read_settings(payload):
-                if key == frames.INITIAL_WINDOW_SIZE:
+                if key == frames.HEADER_TABLE_SIZE and value < _TABLE_BYTES:
+                    # Ours is never used, but the client waits for word of it (RFC 7541 4.2).
+                    if not self._table_is_empty:
+                        self._table_update, self._table_is_empty = _EMPTY_TABLE, True
+                elif key == frames.ENABLE_PUSH and value > 1:
+                    raise ConnectionFault(frames.PROTOCOL_ERROR, f"ENABLE_PUSH of {value}")
+                elif key == frames.INITIAL_WINDOW_SIZE:
                     if value > frames.LARGEST_WINDOW:
                         raise ConnectionFault(frames.FLOW_CONTROL_ERROR, f"a window of {value}")
                     for answer in self._answers.values():
@@ -130,12 +145,15 @@ class Sender:
             raise ConnectionFault(frames.FRAME_SIZE_ERROR, "WINDOW_UPDATE of a wrong length")
         step = int.from_bytes(payload, "big") & frames.LARGEST_WINDOW
         if not step:
-            raise ConnectionFault(frames.PROTOCOL_ERROR, "WINDOW_UPDATE by nothing")
+            fault = StreamFault if stream else ConnectionFault
+            raise fault(frames.PROTOCOL_ERROR, "WINDOW_UPDATE by nothing")
         with self._lock:
             if stream == 0:
                 self._window += step
-            elif stream in self._answers:
-                self._answers[stream].window += step
+            elif (answer := self._answers.get(stream)) is not None:
+                answer.window += step
+                if answer.window > frames.LARGEST_WINDOW:
+                    raise StreamFault(frames.FLOW_CONTROL_ERROR, "the stream's window overflows")
             if self._window > frames.LARGEST_WINDOW:
                 raise ConnectionFault(frames.FLOW_CONTROL_ERROR, "the window overflows")
             self._pump()
@@ -163,10 +181,17 @@ class Sender:
             if self._answers.pop(stream, None) is None:
                 return
             flags = frames.END_HEADERS | frames.END_STREAM
-            out = frames.frame(frames.HEADERS, flags, stream, block)
+            out = frames.frame(frames.HEADERS, flags, stream, self._led(block))
             if unread:
-                out += frames.frame(frames.RST_STREAM, 0, stream, struct.pack(">I", 0))
+                out += frames.reset(stream, frames.NO_ERROR)
             self._write(out)
+
+    def _led(self, block: bytes) -> bytes:
+        """A block with the word on the table's size before it, where that is owed."""
+        if not self._table_update:
+            return block
+        block, self._table_update = self._table_update + block, b""
+        return block
 
     def _pump(self) -> None:
         """Send what the windows allow of the answers that wait."""

@@ -7,6 +7,7 @@ this one about half; for a small model that is most of what serving costs.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import select
@@ -20,8 +21,7 @@ from collections.abc import Callable, Mapping
 from tuner.modelserver.http2 import frames
 from tuner.modelserver.http2.connection import Connection
 from tuner.modelserver.http2.frames import ConnectionFault
-from tuner.modelserver.http2.headers import RequestHead
-from tuner.modelserver.http2.request import Body
+from tuner.modelserver.http2.request import Body, Request
 from tuner.modelserver.http2.workers import Workers
 from tuner.modelserver.status import Code, ServingError, as_serving_error
 
@@ -59,6 +59,7 @@ class Http2Server:
         self._connections: dict[int, Connection] = {}
         self._thread = threading.Thread(target=self._serve, name="grpc-transport", daemon=True)
         self._stopping = threading.Event()
+        self._spare, self._told = _spare(), False
 
     def listen(self, address: str) -> None:
         """Bind ``host:port`` or ``unix:path``.
@@ -129,7 +130,9 @@ class Http2Server:
     def _accept(self, descriptor: int) -> None:
         try:
             client, _ = self._listeners[descriptor].accept()
-        except OSError:  # the client is gone again, the server stops, or descriptors ran out
+        except OSError as error:  # the client is gone again, or the server stops
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._turn_away(descriptor)
             return
         client.setblocking(False)
         if client.family != socket.AF_UNIX:
@@ -143,6 +146,19 @@ class Http2Server:
             on_call=self._call,
         )
 
+    def _turn_away(self, descriptor: int) -> None:
+        """Close a connection that there is no descriptor for: one that stays in the backlog would
+        wake this thread without end."""
+        if self._spare is None:
+            return
+        os.close(self._spare)
+        with contextlib.suppress(OSError):
+            self._listeners[descriptor].accept()[0].close()
+        self._spare = _spare()
+        if not self._told:
+            self._told = True
+            _LOG.warning("Out of file descriptors: connections are turned away")
+
     def _close(self, descriptor: int, connection: Connection) -> None:
         del self._connections[descriptor]
         connection.sender.close()
@@ -154,12 +170,13 @@ class Http2Server:
         with contextlib.suppress(ConnectionFault):
             connection.sender.control(frames.frame(frames.GOAWAY, 0, 0, payload))
 
-    def _call(self, connection: Connection, stream: int, head: RequestHead, body: Body) -> None:
+    def _call(self, connection: Connection, stream: int, request: Request, body: Body) -> None:
+        head = request.head
         method = self._methods.get(head.path)
         if method is None:
             error = ServingError(Code.UNIMPLEMENTED, "Method not found!")
         elif self._workers.submit(
-            self._answer, connection, stream, method, body, _deadline(head.timeout_s)
+            self._answer, connection, stream, method, request, body, _deadline(head.timeout_s)
         ):
             return
         else:
@@ -171,12 +188,13 @@ class Http2Server:
         connection: Connection,
         stream: int,
         method: Method,
+        request: Request,
         body: Body,
         deadline: float | None,
     ) -> None:
         failure = None
         try:
-            answer = method(body)
+            answer = method(request.unpacked(body))
         except Exception as error:  # noqa: BLE001 - every failure is answered with its status
             failure = as_serving_error(error)
         if deadline is not None and time.monotonic() > deadline:
@@ -186,6 +204,14 @@ class Http2Server:
             connection.sender.answer(stream, answer)
         else:
             connection.sender.fail(stream, failure)
+
+
+def _spare() -> int | None:
+    """A descriptor to give up when there are no others left."""
+    try:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
 
 
 def _deadline(timeout_s: float | None) -> float | None:
