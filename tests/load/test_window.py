@@ -366,6 +366,18 @@ def test_more_failures_than_are_allowed_make_no_result(lost: int, status: int, r
     assert summary(table).reason == reason
 
 
+def test_a_request_that_takes_longer_than_the_window_is_told_what_it_needs() -> None:
+    for max_error_rate in (0.01, 1.0):
+        table = steady(3, 0.005)
+        table["done"][:] = 0.0
+        found = summary(table, max_error_rate=max_error_rate)
+        assert found.reason == "no_answers" and found.latency_p99_ms is None
+        assert found.message == (
+            "none of 3 requests was answered inside the window of 4 s; where one takes longer than "
+            "that, give it a longer --duration"
+        )
+
+
 def test_a_window_without_an_answer_says_so() -> None:
     table = steady(10, 0.005)
     table["status"][:] = 14

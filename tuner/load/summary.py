@@ -55,7 +55,7 @@ def summarise(
             answers = len(latencies) if window.answers is None else window.answers
             numbers["throughput_rps"] = answers / window.length_s
         if reason is None:
-            reason, message = _verdict(plan, requests, errors, numbers, lag)
+            reason, message = _verdict(plan, window.length_s, requests, errors, numbers, lag)
             if reason is None and plan.pattern == "closed" and (told := _stalled(plan, window)):
                 reason, message = "no_answers", told
     blank = dict.fromkeys(_MEASURED)
@@ -121,18 +121,24 @@ def _stalled(plan: StagePlan, window: Window) -> str | None:
 
 def _verdict(
     plan: StagePlan,
+    length_s: float,
     requests: int,
     errors: Mapping[str, int],
     numbers: Mapping[str, Any],
     lag_ms: float | None,
 ) -> tuple[str | None, str]:
     failed = sum(errors.values())
+    if not numbers and set(errors) <= {UNANSWERED}:
+        return "no_answers", (
+            f"none of {requests} requests was answered inside the window of {length_s:.3g} s; where one "
+            "takes longer than that, give it a longer --duration"
+        )
     if failed > plan.max_error_rate * requests:
         names = ", ".join(f"{name} {count}" for name, count in errors.items())
         reason = "overloaded" if max(errors, key=errors.__getitem__) == UNANSWERED else "errors"
         return reason, f"{failed} of {requests} requests failed ({names})"
     if not numbers:
-        return "no_answers", f"none of {requests} requests was answered inside the window"
+        return "no_answers", f"none of {requests} requests was answered well inside the window"
     limit = max(LAG_MS, LAG_SHARE * (numbers["latency_p50_ms"] or 0.0))
     if lag_ms is not None and lag_ms > limit:
         return "client_limited", (
