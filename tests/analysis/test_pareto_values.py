@@ -198,3 +198,16 @@ def test_half_a_deviation_above_a_value_is_drawn_from_the_upper_side_alone() -> 
     values[1, 0] = 0.95
     below = membership_probability(values, values - reach, values + exact, draws=20_000)
     assert below == pytest.approx([norm.cdf(-0.5), norm.cdf(0.5)], abs=0.012)
+
+
+def test_of_two_that_tie_in_the_first_objective_the_better_second_one_is_a_member() -> None:
+    assert non_dominated([[1.0, 2.0], [1.0, 1.0], [2.0, 0.0], [2.0, 0.5]]).tolist() == [
+        False, True, True, False
+    ]
+
+
+def test_points_none_of_which_is_always_there_are_absent_as_often_as_they_say() -> None:
+    values = np.array([[1.0, 2.0], [2.0, 1.0]])
+    none = np.full((2, 2), np.nan)
+    found = membership_probability(values, none, none, presence=[0.3, 0.7], draws=20_000)
+    assert found == pytest.approx([0.3, 0.7], abs=0.02)

@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from tuner.analysis.again import with_later
+from tuner.analysis.again import _requests, with_later
 from tuner.analysis.known import counts, front_of
 from tuner.analysis.limits import (
     KEPT,
@@ -525,6 +525,21 @@ def test_without_limits_all_are_kept_and_failures_still_count() -> None:
 
 
 # What is known of all.
+
+
+def test_a_later_measurement_that_does_not_say_counts_neither_for_nor_against_the_constraints() -> None:
+    rows = [{P99: 10.0, "window_s": 60.0}]
+    (row,) = pool(study(rows, measured_again=[entry(0, 6.0, 11.0)])).to_dict(orient="records")
+    assert row["feasible"] and row["again"] == 1
+    rows[0]["feasible"] = False
+    (row,) = pool(study(rows, measured_again=[entry(0, 6.0, 11.0)])).to_dict(orient="records")
+    assert not row["feasible"]
+
+
+def test_how_many_requests_an_entry_had_is_unknown_where_all_failed() -> None:
+    told = {"throughput_rps": 50.0, "error_rate": 0.5}
+    assert _requests(told, 4.0) == 400
+    assert _requests({**told, "error_rate": 1.0}, 4.0) is None
 
 
 def test_a_later_measurement_that_failed_does_not_stand_beside_those_that_do() -> None:

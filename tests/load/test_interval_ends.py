@@ -12,7 +12,7 @@ from scipy import stats
 from scipy.special import chdtri
 
 from tests.intervals.queues import windows
-from tuner.load.precision import _bisected, _first, _from_on, percentile_interval, rank
+from tuner.load.precision import _bisected, _first, _from_on, _weights, percentile_interval, rank
 
 
 def quantile(values: list[float], q: float) -> float:
@@ -139,7 +139,9 @@ def test_fewer_than_five_cycles_tell_nothing_of_the_middle() -> None:
     found = percentile_interval(four, 0.5)
     assert (found.low, found.high) == (-math.inf, math.inf)
     # As many above the median in every cycle as expected: nothing tells how far they stray.
-    found = percentile_interval(np.array([1.0, 2.0, 9.0, 8.0] * 10), 0.5)
+    even = [9.0, 1.0, *[2.0, 9.0, 8.0, 1.0] * 9, 2.0, 9.0]
+    assert all(2 * sum(v > 2.0 for v in part) == len(part) for part in cycles(even))
+    found = percentile_interval(np.array(even), 0.5)
     assert (found.low, found.high) == (-math.inf, math.inf)
     found = percentile_interval(five, 0.5)
     assert (found.low, found.high) == middle(five.tolist(), 0.5, 0.025)
@@ -156,6 +158,12 @@ def test_a_condition_that_holds_for_the_last_value_alone_is_found_there(count: i
     for start in (0, 3):
         assert _first(values, last) == _from_on(values, last, start) == count - 1
         assert _bisected(values, last, start) == count - 1
+
+
+def test_cycles_without_a_request_above_the_threshold_are_no_clusters() -> None:
+    cycle = np.array([0, 0, 1, 1, 2, 2, 3])
+    weights = _weights(np.array([1.0, 9, 1, 1, 9, 9, 1]), cycle, 5.0)
+    assert weights.tolist() == [1.0, 2.0]
 
 
 def test_latencies_that_are_all_equal_are_known_once_there_are_enough() -> None:

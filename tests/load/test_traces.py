@@ -125,6 +125,8 @@ def test_arrivals_of_one_moment_stay_together_and_are_counted(traced: Any) -> No
     plan = traced(np.repeat(np.arange(1000), 4).tolist(), rate_rps=8.0)
     assert window(plan).tolist() == np.repeat(np.arange(10) / 2, 4).tolist()
     assert traces.played(plan).describe()["most_at_once"] == 4
+    pairs = traced(np.repeat(np.arange(1000), 2).tolist(), rate_rps=4.0)
+    assert traces.played(pairs).describe()["most_at_once"] == 2
     # Three and four end with a moment; ten of twelve don't, and nothing is lost.
     torn = traces.played(traced(np.repeat(np.arange(1000), 4).tolist(), rate_rps=1.4))
     assert torn.times_s.tolist() == [0, 0, 0, 2.5, 2.5, 2.5, 2.5]

@@ -267,8 +267,9 @@ def _row(
     for metric in metrics:
         row.update(_pooled(kept, metric, noises[metric]))
     if "feasible" in part.columns:
-        judged = part if left_out.all() else part[~left_out]
-        row["feasible"] = row["valid"] and _most(judged, judged["feasible"].fillna(False).astype(bool))
+        # A later measurement of before does not say whether it kept the constraints.
+        judged = part[part["feasible"].notna() & (left_out.all() | ~left_out)]
+        row["feasible"] = row["valid"] and _most(judged, judged["feasible"].astype(bool))
     if "reason" in part.columns:
         told = part["reason"].dropna()
         row["reason"] = None if row["valid"] or told.empty else told.mode().iloc[0]
