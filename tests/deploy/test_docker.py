@@ -164,7 +164,7 @@ def test_a_study_runs_each_trial_in_a_container_under_its_limits(
 
     rows = {"x": models.TensorSpec("float32", (None, 1))}
     record = models.ModelRecord("doubling", doubling.base_path, 1, "own", "abc", rows, {})
-    monkeypatch.setattr(models, "resolve", lambda name, progress: record)
+    monkeypatch.setattr(models, "resolve", lambda name, **_: record)
     monkeypatch.setattr(trial, "run_stage", run_stage)
     monkeypatch.setattr(trial, "disturbance", lambda details: None)
     np.savez(tmp_path / "rows.npz", x=np.ones((8, 1), np.float32))
