@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent import futures
+
 import ml_dtypes
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow_serving.apis import predict_pb2
+from tensorflow_serving.apis import model_management_pb2, predict_pb2
 
 from tuner.modelserver.cache import ResponseCache
 from tuner.modelserver.metrics import Histogram
+from tuner.modelserver.model_service import ModelService
+from tuner.modelserver.status import Code, ServingError
 from tuner.modelserver.tensors import encode_predict_response, to_array
 
 ARRAYS = [
@@ -134,3 +139,27 @@ def test_bytes_that_are_no_request_are_refused(damage):
     request.inputs["x"].CopyFrom(tf.make_tensor_proto(np.zeros(20000, np.float32)))
     with pytest.raises(ServingError, match="Not a PredictRequest"):
         read_predict_request(damage(request.SerializeToString()))
+
+
+def test_reloads_that_cannot_finish_take_two_threads_and_no_more():
+    entered, released = threading.Semaphore(0), threading.Event()
+
+    class Stuck:
+        def apply(self, config) -> None:
+            entered.release()
+            released.wait(30)
+
+    service = ModelService(Stuck())
+    request = model_management_pb2.ReloadConfigRequest()
+    request.config.model_config_list.config.add(name="m", base_path="/m", model_platform="tensorflow")
+    body = request.SerializeToString()
+    with futures.ThreadPoolExecutor(2) as pool:
+        running = [pool.submit(service.reload, body) for _ in range(2)]
+        assert entered.acquire(timeout=10) and entered.acquire(timeout=10)
+        for _ in range(3):
+            with pytest.raises(ServingError, match="A reload is in progress") as told:
+                service.reload(body)
+            assert told.value.code == Code.UNAVAILABLE
+        released.set()
+        assert [one.result(10) for one in running] == [b"", b""]
+    assert service.reload(body) == b""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -22,6 +24,7 @@ class ModelService:
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
+        self._reloads = threading.BoundedSemaphore(2)
 
     def status(self, body: Body) -> bytes:
         """A serialised GetModelStatusRequest to its response."""
@@ -74,9 +77,16 @@ class ModelService:
         return response
 
     def reload(self, body: Body) -> bytes:
-        """A serialised ReloadConfigRequest: serve exactly these models from now on."""
+        """A serialised ReloadConfigRequest: serve exactly these models from now on.
+
+        Each holds a thread until it is done, which may be minutes where a model does not load: of
+        more than two, one at work and one that waits, the others are refused, so that calls of
+        Predict find threads.
+        """
         request = decode(model_management_pb2.ReloadConfigRequest, body)
         response = model_management_pb2.ReloadConfigResponse()
+        if not self._reloads.acquire(blocking=False):
+            raise ServingError(Code.UNAVAILABLE, "A reload is in progress, and another one waits")
         try:
             if request.config.WhichOneof("config") != "model_config_list":
                 raise invalid_argument(
@@ -87,6 +97,8 @@ class ModelService:
         except ServingError as error:
             response.status.error_code = int(error.code)
             response.status.error_message = error.message
+        finally:
+            self._reloads.release()
         return response.SerializeToString()
 
 
