@@ -6,7 +6,7 @@ STUDY_ARGS ?=
 RECORD_ARGS ?=
 MUTANTS_ARGS ?=
 
-.PHONY: study record report notebook test check bench faults soak mutants real-serving weights lock clean
+.PHONY: study record report notebook test endtoend check bench faults soak mutants real-serving weights lock clean
 
 study: $(READY)
 	$(PYTHON) -m tuner study --space search_spaces/batching.yaml $(STUDY_ARGS)
@@ -30,15 +30,20 @@ notebook: $(READY)
 # Tests of running servers have the machine to themselves; all others share its cores, each process
 # on one: two that multiply matrices on both get in each other's way.
 # PYTEST_ARGS picks some, e.g. PYTEST_ARGS="tests/load -k truth".
-ALONE := $(addprefix tests/,deploy endtoend load modelserver workers)
+ALONE := $(addprefix tests/,deploy load modelserver)
+WHOLE := $(addprefix tests/,endtoend workers)
 NOTEBOOK := report.ipynb --nbmake --nbmake-timeout=900
 test: $(READY)
 ifdef PYTEST_ARGS
 	$(PYTHON) -m pytest $(PYTEST_ARGS)
 else
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 tests $(addprefix --ignore=,$(ALONE)); calm=$$?; \
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 tests $(addprefix --ignore=,$(ALONE) $(WHOLE)); calm=$$?; \
 	$(PYTHON) -m pytest --durations=25 $(ALONE) && exit $$calm
 endif
+
+# Whole studies, from the command to the front, and workers that share one. Eight minutes.
+endtoend: $(READY)
+	$(PYTHON) -m pytest --durations=10 $(WHOLE)
 
 # Speed of the embedded server and of the load generator; wants an idle machine.
 bench: $(READY)
