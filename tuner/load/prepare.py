@@ -14,7 +14,7 @@ from tuner.errors import UsageError
 from tuner.load import arrivals, requests, traces
 from tuner.load.base import StagePlan
 from tuner.load.processes import CONNECT_TIMEOUT_S
-from tuner.rows import Rows, read
+from tuner.rows import Rows
 
 WARMUP_MARGIN_S = 2.0
 """Warm-up arrivals are drawn a little beyond its end, so the load never pauses before the window."""
@@ -99,7 +99,7 @@ def prepare(plan: StagePlan, folder: Path) -> Prepared:
         UsageError, ModelError: see ``check_plan`` and ``rows.read``.
     """
     check_plan(plan)
-    rows = read(plan.requests_file)
+    rows = requests.read_requests(plan.requests_file)
     streams = [np.random.default_rng(s) for s in np.random.SeedSequence(plan.seed).spawn(5)]
     row_blocks = requests.blocks(rows.alike(), plan.rows_per_request, streams[0])
 

@@ -19,7 +19,10 @@ import orjson
 
 from tuner.errors import ModelError, UsageError
 from tuner.load import messages
-from tuner.rows import Rows, floats, type_name
+from tuner.rows import Rows, floats, read, type_name
+
+read_requests = read
+"""The rows of a requests file (``rows.read``)."""
 
 MAX_PAYLOAD_BYTES = 512 * 2**20
 """Distinct requests beyond this much memory are left out; how many were used is recorded."""
