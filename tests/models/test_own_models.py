@@ -98,6 +98,9 @@ def test_without_serving_default_the_signatures_there_are_named(
 def test_a_signature_may_be_named(own_models: Path, cache: Path) -> None:
     record = models.resolve(own_models / "unsigned", signature="score", cache=cache)
     assert (record.signature, list(record.inputs)) == ("score", ["n", "x"])
+    # Whoever serves it all takes what there is.
+    assert models.resolve(own_models / "unsigned", signature=None, cache=cache) == record
+    assert read_signature(own_models / "plain", None).name == "serving_default"
     # Each signature has a record of its own.
     assert models.resolve(own_models / "unsigned", signature="score", cache=cache) == record
     with pytest.raises(ModelError, match="has the signature 'serving_default' alone"):

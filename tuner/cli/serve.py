@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("--model", required=True, metavar="NAME|DIR", help="a model or SavedModel")
     parser.add_argument(
-        "--signature", default="serving_default", metavar="NAME",
-        help="the signature that the model must have (%(default)s)",
+        "--signature", metavar="NAME",
+        help="a signature that the model must have (default: any; all are served)",
     )
     group = parser.add_argument_group("flags of tensorflow_model_server")
     for flag in flag_table():

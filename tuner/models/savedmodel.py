@@ -66,8 +66,9 @@ class Signature:
     """Inputs that have a default, which a request may leave out."""
 
 
-def read_signature(folder: Path, name: str = "serving_default") -> Signature:
-    """The signature ``name`` of the SavedModel in ``folder``.
+def read_signature(folder: Path, name: str | None = "serving_default") -> Signature:
+    """The signature ``name`` of the SavedModel in ``folder``; ``None``: ``serving_default``, or else
+    the first one that takes inputs.
 
     Raises:
         ModelError: no SavedModel there, it cannot be read, or it has no such signature.
@@ -97,8 +98,10 @@ def read_signature(folder: Path, name: str = "serving_default") -> Signature:
             + "; export the model for serving, with model.export(folder)"
         )
     signatures = {entry.key: entry.value for entry in graphs[0].signature_def}
-    if name not in signatures or not signatures[name].inputs:
-        usable = sorted(key for key, value in signatures.items() if value.inputs)
+    usable = sorted(key for key, value in signatures.items() if value.inputs)
+    if name is None:
+        name = "serving_default" if "serving_default" in usable or not usable else usable[0]
+    if name not in usable:
         raise ModelError(
             f"{file}: no signature {name!r} with inputs (it has {', '.join(usable) or 'none'})"
             + (f"; say --signature {usable[0]}" if usable else "; pass signatures= to tf.saved_model.save")

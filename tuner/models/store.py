@@ -99,14 +99,14 @@ def _recorded(recipe: catalogue.Recipe, cache: Path) -> ModelRecord | None:
 def resolve(
     name_or_folder: str | os.PathLike[str],
     *,
-    signature: str = DEFAULT_SIGNATURE,
+    signature: str | None = DEFAULT_SIGNATURE,
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> ModelRecord:
     """The record of a model of the catalogue, by name, or of a SavedModel folder of the user's.
 
     A folder is a SavedModel itself or holds numbered versions, of which the highest counts. Its
-    signature is read at once; its size is counted by loading it once, in a child process, and
+    signature is read at once (``None``: ``serving_default``, or else the first); its size is counted by loading it once, in a child process, and
     kept in the cache.
 
     Raises:
@@ -121,7 +121,7 @@ def resolve(
             "keep; rename it"
         ) from None
     if isinstance(name_or_folder, str) and _is_name(name_or_folder):
-        if signature != DEFAULT_SIGNATURE:
+        if signature not in (None, DEFAULT_SIGNATURE):
             raise ModelError(
                 f"model {name_or_folder!r} has the signature {DEFAULT_SIGNATURE!r} alone, not {signature!r}"
             )
@@ -149,9 +149,10 @@ def _intact(base: Path) -> ModelRecord | None:
     return record if version.is_dir() and checksum(version) == record.checksum else None
 
 
-def _own(folder: Path, name: str, cache: Path, tell: Progress) -> ModelRecord:
+def _own(folder: Path, wanted: str | None, cache: Path, tell: Progress) -> ModelRecord:
     version_folder, number = _version_folder(folder)
-    signature = read_signature(version_folder, name)
+    signature = read_signature(version_folder, wanted)
+    name = signature.name
     found = checksum(version_folder)
     identity = hashlib.sha256(os.fsencode(folder) + f"\0{found}".encode()).hexdigest()[:12]
     home = make_folder(cache / "own" / identity)
