@@ -11,7 +11,7 @@ from tuner.errors import ModelError, UsageError
 from tuner.load import messages, requests
 from tuner.load.metadata import from_grpc, from_rest
 from tuner.load.requests import Input
-from tuner.rows import Rows
+from tuner.rows import TYPES, Rows
 
 ARRAYS = {
     "image": np.arange(24, dtype=np.float32).reshape(4, 2, 3) / 7,
@@ -83,6 +83,10 @@ def test_every_number_type_of_numpy_has_tensorflows_number() -> None:
     tf = pytest.importorskip("tensorflow")
     for name, number in messages.DATA_TYPES.items():
         assert tf.as_dtype(name).as_datatype_enum == number, name
+
+
+def test_what_rows_may_hold_is_what_a_tensor_can_carry() -> None:
+    assert set(messages.DATA_TYPES) == TYPES
 
 
 def test_rest_requests_hold_the_rows_in_the_column_format() -> None:

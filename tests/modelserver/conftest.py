@@ -21,13 +21,10 @@ import numpy as np
 import pytest
 import requests
 
+from tests.modelserver.echo import service  # noqa: F401 - a fixture of several files
+from tuner.deploy.readiness import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class ForkServerProcess:

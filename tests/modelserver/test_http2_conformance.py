@@ -16,16 +16,15 @@ import hpack
 import psutil
 import pytest
 
-from tests.modelserver.conftest import free_port
+from tests.modelserver.echo import Service
 from tests.modelserver.test_http2 import (
     END_HEADERS,
     ENDS,
     HEAD,
     START,
-    Service,
     _message,
-    service,  # noqa: F401 - the fixture
 )
+from tuner.deploy.readiness import free_port
 from tuner.modelserver.http2 import frames
 from tuner.modelserver.http2.frames import frame
 from tuner.modelserver.http2.headers import literal
@@ -156,7 +155,7 @@ def ended(one: tuple[int, int, int, bytes], stream: int) -> bool:
 
 
 @pytest.mark.parametrize(("rule", "sent", "whose", "code"), RULES, ids=[rule[0] for rule in RULES])
-def test_a_broken_rule_gets_the_error_that_the_rfc_names(service, rule, sent, whose, code):  # noqa: F811
+def test_a_broken_rule_gets_the_error_that_the_rfc_names(service, rule, sent, whose, code):
     with service.connect() as raw:
         raw.sendall(sent)
         if whose == STREAM:
@@ -171,7 +170,7 @@ def test_a_broken_rule_gets_the_error_that_the_rfc_names(service, rule, sent, wh
         assert any(kind == frames.DATA and p.endswith(b"alive") for kind, _, _, p in seen)
 
 
-def test_frames_that_cross_an_early_answer_are_borne(service):  # noqa: F811
+def test_frames_that_cross_an_early_answer_are_borne(service):
     """RFC 9113 5.1: what was on its way when we sent RST_STREAM is no error."""
     plain = headers(METHOD, SCHEME, PATH, flags=END_HEADERS)  # no gRPC: answered with 415 at once
     trailers = headers((b"x-checksum", b"1"), flags=END_HEADERS | ENDS)
@@ -183,7 +182,7 @@ def test_frames_that_cross_an_early_answer_are_borne(service):  # noqa: F811
     assert not [one for one in seen if one[0] in (frames.GOAWAY, frames.RST_STREAM)]
 
 
-def test_a_table_that_a_client_makes_smaller_is_told_of_in_the_next_block(service):  # noqa: F811
+def test_a_table_that_a_client_makes_smaller_is_told_of_in_the_next_block(service):
     """RFC 7541 4.2: a strict decoder waits for the change of size, and accepts no block without."""
     for size in (0, 100, 4095):
         decoder = hpack.Decoder()
@@ -219,7 +218,7 @@ def test_an_error_text_too_long_for_a_frame_ends_early_and_ends_no_connection():
         long.server.stop(0)
 
 
-def test_metadata_above_the_limit_end_their_call_alone(service):  # noqa: F811
+def test_metadata_above_the_limit_end_their_call_alone(service):
     with service.channel(("grpc.max_metadata_size", 1 << 24)) as channel:
         echo = channel.unary_unary("/t/Echo")
         metadata = [("x-large", "v" * 70_000)]
@@ -275,7 +274,7 @@ def test_the_limit_is_of_the_message_without_its_compression(coding):
         limited.server.stop(0)
 
 
-def test_a_message_is_unpacked_beside_the_transport(service):  # noqa: F811
+def test_a_message_is_unpacked_beside_the_transport(service):
     """300 MB of zeros take a second or so to unpack; other connections are answered meanwhile."""
     packed = bomb(300_000_000, "gzip")
     head = HEAD.replace(b"/t/Echo", b"/t/Fail") + literal(b"grpc-encoding", b"gzip")

@@ -18,8 +18,6 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.modelserver.test_http2 import Service
-
 NODE_MODULES = Path(
     os.environ.get("TUNER_NODE_MODULES", Path(__file__).resolve().parents[2] / "build/node/node_modules")
 )
@@ -28,14 +26,6 @@ GRPC_HEADERS = ("content-type: application/grpc", "te: trailers")
 
 def needs(program: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(shutil.which(program) is None, reason=f"{program} is not installed")
-
-
-@pytest.fixture(scope="module")
-def service():
-    made = Service()
-    yield made
-    made.released.set()
-    made.server.stop(0)
 
 
 @pytest.fixture

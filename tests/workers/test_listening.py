@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from tests.endtoend.conftest import Tuner, wait_until
-from tests.workers.test_proxy import free_port
+from tuner.deploy.readiness import free_port
 
 SPACE = """
 name: small

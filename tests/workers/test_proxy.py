@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,16 +19,11 @@ from tests.endtoend.conftest import Tuner, wait_until
 from tests.workers.conftest import QUICK
 from tests.workers.postgres import Postgres
 from tests.workers.test_workers import WIDE, ended, finished, records, running, study, worker
+from tuner.deploy.readiness import free_port
 from tuner.measurement import configuration_key
 
 TRIALS = 90
 GRID = f"name: grid\nparameters: {{threads: {{low: 1, high: {TRIALS}}}}}\n"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_a_proxy_that_is_killed_and_started_again_loses_nothing_and_repeats_nothing(

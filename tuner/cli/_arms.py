@@ -226,7 +226,7 @@ def conclude(stores: list[Any], space: Space, url: str, summary: Any, again: str
         print(f"Every configuration of the space is measured ({_format.seconds(summary.seconds)}).")
     elif summary is not None and summary.reason == "timeout":
         print(f"The time is over; {again}.")
-    elif summary is None and again:
+    elif summary is None:
         print(f"Stopped; finished trials are saved, and {again}.")
     for kept in stores:
         marked = pareto.front(kept)

@@ -93,7 +93,8 @@ def _held(marked: Any, row: Any, number: int) -> export.Measured:
     ]
     return export.Measured(
         number, metrics, intervals, limits=limits, trials=row["trials"], later=int(row["again"]),
-        later_s=pareto.plain(row["again_s"]), failed=int(row["failures"]), disturbed=row["disturbed_by"], warnings=_warnings(marked, row),
+        later_s=pareto.plain(row["again_s"]), failed=int(row["failures"]),
+        disturbed=row["disturbed_by"], warnings=_warnings(marked, row),
         notes=[note for note in former_rule_note(row["former_rule"])],
     )
 

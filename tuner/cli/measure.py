@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from tuner import machine, store
-    from tuner.store.table import MEASURED_AGAIN as KEPT
+    from tuner.store.table import MEASURED_AGAIN
 
     study = store.open_study(args.study, args.storage)
     trial = _trial(study, args.trial)
@@ -56,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
         min_duration_s=min(MIN_DURATION_S, args.max_duration),
     )
     space = dataclasses.replace(again.space, settings=settings)
-    artifacts = store.artifacts(study.url, study.name.split("@")[0]) / KEPT
-    folder = artifacts / f"{len(study.get(KEPT) or ()):03d}"
+    artifacts = store.artifacts(study.url, study.name.split("@")[0]) / MEASURED_AGAIN
+    folder = artifacts / f"{len(study.get(MEASURED_AGAIN) or ()):03d}"
     # A supervisor's SIGTERM ends it as Ctrl-C does: with nothing left running.
     with interrupts.deferred():
         with interrupts.allowed(), _evaluator.open_evaluator(
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             entry = _failed(trial.number, outcome, attributes)
         if not isinstance(outcome, Failure) or outcome.reason not in UNFINISHED:
-            study.put(KEPT, [*(study.get(KEPT) or ()), entry])
+            study.put(MEASURED_AGAIN, [*(study.get(MEASURED_AGAIN) or ()), entry])
         if isinstance(outcome, Failure):
             raise TrialFailure(outcome.reason, outcome.message, outcome.log_tail)
     print(json.dumps({"study": study.name, **entry}, indent=2) if args.json

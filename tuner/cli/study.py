@@ -63,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from tuner import space as spaces
     from tuner import store
+    from tuner.study import Summary
 
     refuse_deaf(args.source, [args.sampler])
     space = overridden(spaces.load(args.space), args)
@@ -84,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     kept = _evaluator.facts(args.space, space, options)
     if storage is not None and (whole := _arms.complete(url, storage, name, space, plan, kept)):
         print("Every trial asked for is there already: nothing to measure.")
-        _arms.conclude(whole, space, url, None, "")
+        _arms.conclude(whole, space, url, Summary(trials=0, reason="trials", seconds=0.0), "")
         return 0
     with ExitStack() as stack:
         # A supervisor's SIGTERM ends a study as Ctrl-C does: saved, with nothing left running.

@@ -5,8 +5,9 @@ clusters, and a window of thousands of requests may hold only a few clusters. Ba
 length see this only where they are longer than a busy period, which nobody knows beforehand. Here
 the latencies themselves cut the window into *cycles*: one begins where two latencies in a row are
 at the median or below, after that was not so. A queue has run nearly empty there and has forgotten
-most of its past (a single fast answer says little where requests go to several queues in turn), as at the regeneration points of M. A. Crane, D. L. Iglehart, "Simulating stable
-stochastic systems III", Operations Research 23, 1975; independent requests get a cycle for nearly
+most of its past (a single fast answer says little where requests go to several queues in turn), as
+at the regeneration points of M. A. Crane, D. L. Iglehart, "Simulating stable stochastic systems
+III", Operations Research 23, 1975; independent requests get a cycle for nearly
 every one that exceeds a high threshold.
 
 Tail percentiles: the requests of one cycle above a threshold count as one cluster, and clusters

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ml_dtypes
@@ -146,11 +146,12 @@ def to_array(value: Any, dtype_enum: int) -> np.ndarray:
     dtype = tf.dtypes.as_dtype(dtype_enum)
     if dtype == tf.string:
         return _strings(value)
-    if dtype in _NOT_FROM_JSON and (leaf := _first_leaf(value)) is not None:
+    if dtype in _NOT_FROM_JSON:
         name = "half" if dtype == tf.float16 else dtype.name
-        raise ServingError(
-            Code.UNIMPLEMENTED, f"Conversion of JSON Value: {_show(leaf[0])} to type: {name}"
-        )
+        for leaf in _leaves(value):
+            raise ServingError(
+                Code.UNIMPLEMENTED, f"Conversion of JSON Value: {_show(leaf)} to type: {name}"
+            )
     try:
         array = np.array(value)
     except ValueError as error:
@@ -179,18 +180,17 @@ def to_array(value: Any, dtype_enum: int) -> np.ndarray:
 _NOT_FROM_JSON = (tf.float16, tf.bfloat16, tf.uint16, tf.complex64, tf.complex128)
 
 
-def _first_leaf(value: Any) -> tuple[Any] | None:
-    """The first value that is no list, in a tuple; ``None`` where there is none."""
+def _leaves(value: Any) -> Iterator[Any]:
+    """The values in nested lists that are no lists, in order; as deep as they may be."""
     levels = [iter((value,))]
     while levels:
         for item in levels[-1]:
-            if not isinstance(item, list):
-                return (item,)
-            levels.append(iter(item))
-            break
+            if isinstance(item, list):
+                levels.append(iter(item))
+                break
+            yield item
         else:
             levels.pop()
-    return None
 
 
 def _strings(value: Any) -> np.ndarray:
@@ -386,17 +386,11 @@ def _is_named(value: Any) -> bool:
 
 def _first_of_other_kind(value: Any, kinds: str) -> Any:
     wanted = {"iuf": (int, float), "iu": (int,), "b": (bool,)}[kinds]
-    levels = [iter((value,))]
-    while levels:
-        for item in levels[-1]:
-            if isinstance(item, list):
-                levels.append(iter(item))
-                break
-            if not isinstance(item, wanted) or (isinstance(item, bool) and kinds != "b"):
-                return item
-        else:
-            levels.pop()
-    return value
+    others = (
+        item for item in _leaves(value)
+        if not isinstance(item, wanted) or (isinstance(item, bool) and kinds != "b")
+    )
+    return next(others, value)
 
 
 def _show(value: Any) -> str:

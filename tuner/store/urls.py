@@ -116,7 +116,7 @@ def _of_keywords(text: str) -> sqlalchemy.engine.URL | None:
 
 def _is_in_memory(url: sqlalchemy.engine.URL) -> bool:
     database = url.database or ""
-    return database in ("", ":memory:") or ":memory:" in database or url.query.get("mode") == "memory"
+    return not database or ":memory:" in database or url.query.get("mode") == "memory"
 
 
 def _is_torn(url: str) -> bool:
