@@ -72,19 +72,6 @@ class BatchingOptions:
                 f"{self.max_execution_batch_size} > {self.max_batch_size}"
             )
 
-    def op_batch_sizes(self) -> tuple[int, ...]:
-        """``allowed_batch_sizes`` as the op BatchFunction wants it.
-
-        The op takes the last allowed size as the largest batch to execute when it splits, so a
-        smaller max_execution_batch_size without allowed sizes becomes every size up to it.
-        """
-        largest = self.max_execution_batch_size
-        if not self.enable_large_batch_splitting or largest == self.max_batch_size:
-            return self.allowed_batch_sizes
-        if not self.allowed_batch_sizes:
-            return tuple(range(1, largest + 1))
-        return (*(size for size in self.allowed_batch_sizes if size < largest), largest)
-
 
 def read_options(path: str | Path | None) -> BatchingOptions:
     """The options in a text file, or the defaults of ``--enable_batching`` alone."""

@@ -58,7 +58,7 @@ class Server:
         batching = scheduler = None
         if options.enable_batching:
             batching = read_options(options.batching_parameters_file or None)
-            scheduler = BatchScheduler(config, batching.num_batch_threads)
+            scheduler = BatchScheduler(batching.num_batch_threads)
         self._settings = ExecutionSettings(
             config=config,
             tags=tuple(filter(None, options.saved_model_tags.split(","))),

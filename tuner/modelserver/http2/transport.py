@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
+from tuner.modelserver.deadline import until
 from tuner.modelserver.http2 import frames
 from tuner.modelserver.http2.connection import Connection
 from tuner.modelserver.http2.frames import ConnectionFault
@@ -194,7 +195,8 @@ class Http2Server:
     ) -> None:
         failure = None
         try:
-            answer = method(request.unpacked(body))
+            with until(deadline):
+                answer = method(request.unpacked(body))
         except Exception as error:  # noqa: BLE001 - every failure is answered with its status
             failure = as_serving_error(error)
         if deadline is not None and time.monotonic() > deadline:
