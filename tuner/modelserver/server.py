@@ -20,6 +20,7 @@ from tuner.modelserver.cache import ResponseCache
 from tuner.modelserver.executor import ExecutionSettings, Servable
 from tuner.modelserver.flags import schedulable_cpus
 from tuner.modelserver.http2.transport import Method
+from tuner.modelserver.idle_threads import IdleThreads
 from tuner.modelserver.inference import Api, Inference
 from tuner.modelserver.metrics import Metrics
 from tuner.modelserver.model_service import HealthService, ModelService
@@ -59,6 +60,7 @@ class Server:
         if options.enable_batching:
             batching = read_options(options.batching_parameters_file or None)
             scheduler = BatchScheduler(batching.num_batch_threads)
+            self._idle_threads = IdleThreads(config, batching.num_batch_threads)
         self._settings = ExecutionSettings(
             config=config,
             tags=tuple(filter(None, options.saved_model_tags.split(","))),
