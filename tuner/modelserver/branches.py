@@ -1,4 +1,4 @@
-"""Whether a graph has branches that more than one thread could run at once."""
+"""Whether a graph is one chain of work, or has branches or loops."""
 
 from __future__ import annotations
 
@@ -12,21 +12,26 @@ _HEAVY = frozenset({
     "_FusedConv2D", "_FusedMatMul",
 })  # fmt: skip
 """Operations that are worth a thread."""
+_LOOPS = frozenset({"Enter", "For", "RefEnter", "StatelessWhile", "While"})
+
+
+class _Loop(Exception):
+    """There is one."""
 
 
 def has_branches(graph: graph_pb2.GraphDef, roots: Iterable[str]) -> bool:
-    """Whether two heavy operations that ``roots`` need do not wait for one another.
+    """Whether two heavy operations that ``roots`` need do not wait for one another, or loop.
 
     Args:
         roots: names of nodes.
 
     A graph whose heavy operations form one chain runs them one after the other, however many
-    inter-op threads there are. A loop of TensorFlow 1 counts as branches.
+    inter-op threads there are, and takes as long each time.
     """
     functions = {function.signature.name: function for function in graph.library.function}
     try:
         heavy, longest = _measure(graph.node, functions, {}, list(roots))
-    except RecursionError:
+    except _Loop:
         return True
     return heavy != longest
 
@@ -63,7 +68,7 @@ def _measure(
                 on_path.add(name)
                 todo.extend(missing)
             else:
-                raise RecursionError("the graph has a loop")
+                raise _Loop
     return sum(heavy for heavy, _ in weights.values()), max(longest.values(), default=0)
 
 
@@ -72,6 +77,8 @@ def _weight(
     functions: Mapping[str, function_pb2.FunctionDef],
     known: dict[str, tuple[int, int]],
 ) -> tuple[int, int]:
+    if node.op in _LOOPS:
+        raise _Loop
     names = [node.op] if node.op in functions else []
     for value in node.attr.values():
         names += [value.func.name] if value.HasField("func") else []

@@ -104,8 +104,8 @@ class Signature:
         more and would not hold batches back: that spares two hops.
         """
         self._scheduler, self._stats = scheduler, stats
-        branches = self._session.branches[self.key] and inter_op_threads > 1
-        if options.num_batch_threads <= inter_op_threads and not branches:
+        chain = not self._session.branches[self.key]
+        if chain and options.num_batch_threads <= inter_op_threads:
             self._run_joined = self._session.callable(self._feeds, self._fetches(()), True)
         self._queue = BatchQueue(options, self._run_batch)
 
