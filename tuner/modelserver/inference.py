@@ -79,6 +79,8 @@ class Inference:
         signature_name: str,
         inputs: dict[str, np.ndarray],
         output_filter: Sequence[str] = (),
+        *,
+        deadline_s: float | None = None,
     ) -> tuple[Signature, Sequence[str], list[np.ndarray]]:
         """Predict on arrays: the signature, the outputs' names, the outputs."""
         signature = servable.signature(signature_name)
@@ -94,7 +96,11 @@ class Inference:
         return signature, chosen or signature.output_names, outputs
 
     def classify(
-        self, servable: Servable, request: classification_pb2.ClassificationRequest
+        self,
+        servable: Servable,
+        request: classification_pb2.ClassificationRequest,
+        *,
+        deadline_s: float | None = None,
     ) -> classification_pb2.ClassificationResponse:
         signature = _signature(servable, request.model_spec.signature_name, CLASSIFY)
         response = classification_pb2.ClassificationResponse()
@@ -131,7 +137,11 @@ class Inference:
         return response
 
     def regress(
-        self, servable: Servable, request: regression_pb2.RegressionRequest
+        self,
+        servable: Servable,
+        request: regression_pb2.RegressionRequest,
+        *,
+        deadline_s: float | None = None,
     ) -> regression_pb2.RegressionResponse:
         signature = _signature(servable, request.model_spec.signature_name, REGRESS)
         response = regression_pb2.RegressionResponse()

@@ -19,6 +19,7 @@ from tuner.modelserver.batching import read_options
 from tuner.modelserver.cache import ResponseCache
 from tuner.modelserver.executor import ExecutionSettings, Servable
 from tuner.modelserver.flags import schedulable_cpus
+from tuner.modelserver.http1.server import Http1Server
 from tuner.modelserver.http2.transport import Method
 from tuner.modelserver.inference import Api, Inference
 from tuner.modelserver.metrics import Metrics
@@ -85,7 +86,7 @@ class Server:
             or options.force_allow_any_version_labels_for_unavailable_models,
         )
         self._grpc: grpc_server.GrpcServer | None = None
-        self._rest: rest.RestServer | None = None
+        self._rest: Http1Server | None = None
         self._ended = threading.Event()
 
     def start(self) -> None:
@@ -116,7 +117,7 @@ class Server:
         """Serve until ``stop``."""
         self._ended.wait()
         if self._rest is not None:
-            self._rest.stop()
+            self._rest.stop(_GRACE_S)
         if self._grpc is not None:
             self._grpc.stop(_GRACE_S)
         self.repository.stop()
@@ -170,11 +171,11 @@ class Server:
             metrics=self._metrics,
             metrics_path=self._metrics_path,
             timeout_s=options.rest_api_timeout_in_ms / 1e3,
-            threads=options.rest_api_num_threads,
+            cors=options.enable_cors_support,
         )
-        self._rest = rest.RestServer(
-            app, options.bind_address, options.rest_api_port, options.rest_api_num_threads
-        )
+        # TensorFlow Serving's event loop holds one of them for ever.
+        threads = max(options.rest_api_num_threads - 1, 1)
+        self._rest = Http1Server(app.answer, options.bind_address, options.rest_api_port, threads)
         self._rest.start()
         _LOG.info("Exporting HTTP/REST API at:%s:%d", options.bind_address, options.rest_api_port)
 
