@@ -394,12 +394,12 @@ def _written(document: dict[str, Any]) -> bytes:
 def examples_input(document: Mapping[str, Any]) -> input_pb2.Input:
     """The Input of a classify or regress request: ``examples`` and, if given, ``context``."""
     given = input_pb2.Input()
-    examples = document.get("examples")
-    if examples is None:
+    if "examples" not in document:
         raise invalid_argument(
             f"JSON Value: {show(document)} When method is classify, key 'examples' is expected "
             "and was not found"
         )
+    examples = document["examples"]
     if not isinstance(examples, list):
         raise invalid_argument(
             f"JSON Value: {show(document)} Expecting 'examples' value to be an list/array"

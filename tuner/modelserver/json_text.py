@@ -287,6 +287,11 @@ def _pieces(value: Any, line: str) -> Iterator[str]:
 
 
 def _scalar(value: Any) -> str:
-    if isinstance(value, float) and not math.isfinite(value):
-        return ""  # RapidJSON's writer has no word for it
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return ""  # RapidJSON's writer has no word for it
+        digits, exponential, power = repr(value).partition("e")
+        if not exponential:
+            return digits
+        return f"{value:.0f}.0" if 0 < int(power) < 21 else f"{digits}e{int(power)}"
     return json.dumps(value[:_SHOWN] if isinstance(value, str) else value, ensure_ascii=False)

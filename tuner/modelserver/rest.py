@@ -105,7 +105,7 @@ class RestApi:
     def _predict(self, spec: model_pb2.ModelSpec, body: Content, deadline_s: float) -> bytes:
         def answer(servable: Servable) -> bytes:
             return self._api.cached(
-                servable, "", body, lambda: self._predict_now(servable, body, deadline_s)
+                servable, "", memoryview(body), lambda: self._predict_now(servable, body, deadline_s)
             )
 
         try:
@@ -168,7 +168,7 @@ class RestApi:
         path = head.target
         if path == self._metrics_path and self._metrics is not None:
             return Response(200, self._metrics.exposition().encode(), "text/plain")
-        if not path[:4].lower() == "/v1/":
+        if path[:4].lower() != "/v1/":
             return page(404)
         if head.method == "OPTIONS":
             status = 200 if head.origin else 400
