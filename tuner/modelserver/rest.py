@@ -124,7 +124,7 @@ class RestApi:
         def answer(servable: Servable) -> bytes:
             return self._api.cached(servable, "", body, lambda: self._predict_now(servable, body))
 
-        return self._api.counted(spec, "Predict", answer)
+        return self._api.counted(spec, "predict", answer)
 
     def _predict_now(self, servable: Servable, body: bytes) -> bytes:
         document = json_tensor.parse(body)
@@ -146,11 +146,13 @@ class RestApi:
             model_spec=spec, input=json_tensor.examples_input(document)
         )
         response = self._api.counted(
-            spec, "Classify", lambda servable: self._inference.classify(servable, request)
+            spec, "classify", lambda servable: self._inference.classify(servable, request)
         )
-        rows = response.result.classifications
         return json_tensor.results(
-            [[[c.label, json_tensor.single(c.score)] for c in row.classes] for row in rows]
+            [
+                [[label.decode(), json_tensor.single(score)] for label, score in row]
+                for row in response.rows()
+            ]
         )
 
     def _regress(self, spec: model_pb2.ModelSpec, body: bytes) -> bytes:
@@ -160,10 +162,10 @@ class RestApi:
             model_spec=spec, input=json_tensor.examples_input(document)
         )
         response = self._api.counted(
-            spec, "Regress", lambda servable: self._inference.regress(servable, request)
+            spec, "regress", lambda servable: self._inference.regress(servable, request)
         )
         return json_tensor.results(
-            [json_tensor.single(item.value) for item in response.result.regressions]
+            [json_tensor.single(value) for value in response.values]
         )
 
     def _status(self, spec: model_pb2.ModelSpec) -> bytes:
