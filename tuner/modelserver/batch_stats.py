@@ -15,6 +15,8 @@ import numpy as np
 from tuner.modelserver.metrics import Metrics
 
 _SETTLED_S = 5.0
+_NO_POOL = ("",)
+"""TensorFlow Serving leaves the label thread_pool_name empty."""
 
 
 def stats_of_batch(rows: int) -> np.ndarray:
@@ -23,10 +25,10 @@ def stats_of_batch(rows: int) -> np.ndarray:
 
 
 class BatchStats:
-    """Turns what rows tell into TensorFlow Serving's batching metrics, for one model."""
+    """Turns what rows tell into TensorFlow Serving's batching metrics."""
 
-    def __init__(self, metrics: Metrics, model: str, pool: str) -> None:
-        self._metrics, self._model, self._pool = metrics, (model,), (pool,)
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._open: OrderedDict[float, list[int]] = OrderedDict()
         """Start of a batch -> [rows it ran, rows that requests brought]."""
         self._lock = threading.Lock()
@@ -34,14 +36,15 @@ class BatchStats:
     def record(self, queued_at_s: float, stats: np.ndarray) -> None:
         """Take what one request got: when it was queued, and ``stats_of_batch`` of its rows."""
         metrics = self._metrics
-        metrics.input_batch_size.add(self._model, len(stats))
+        metrics.input_batch_size.add((), len(stats))
         wait_us = max(0.0, float(stats[:, 0].min()) - queued_at_s) * 1e6
-        metrics.queuing_latency.add(self._pool, wait_us)
+        metrics.queuing_latency.add(_NO_POOL, wait_us)
         with self._lock:
             for start, size in stats.tolist():
                 if start not in self._open:
                     self._open[start] = [int(size), 0]
-                    metrics.processed_batch_size.add(self._model, size)
+                    metrics.processed_batch_size.add((), size)
+                    metrics.wrapped_run_count.add(())
                 self._open[start][1] += 1
             now = time.time()
             while self._open:
@@ -49,4 +52,4 @@ class BatchStats:
                 if now - start < _SETTLED_S:
                     break
                 ran, brought = self._open.pop(start)
-                metrics.padding_size.add(self._model, ran - brought)
+                metrics.padding_size.add((str(ran),), ran - brought)

@@ -140,9 +140,14 @@ class RestApi:
             "classify",
             lambda one: self._inference.classify(one, request, deadline_s=deadline_s),
         )
-        rows = response.result.classifications
         return json_tensor.results(
-            [[[c.label, json_tensor.single(c.score)] for c in row.classes] for row in rows]
+            [
+                [
+                    [label.decode(errors="surrogateescape"), json_tensor.single(score)]
+                    for label, score in row
+                ]
+                for row in response.rows()
+            ]
         )
 
     def _regress(self, spec: model_pb2.ModelSpec, body: Content, deadline_s: float) -> bytes:
@@ -154,7 +159,7 @@ class RestApi:
             lambda one: self._inference.regress(one, request, deadline_s=deadline_s),
         )
         return json_tensor.results(
-            [json_tensor.single(item.value) for item in response.result.regressions]
+            [json_tensor.single(value) for value in response.values]
         )
 
     def _fill(self, request: Any, spec: model_pb2.ModelSpec, body: Content) -> None:
@@ -181,15 +186,7 @@ class RestApi:
             raise invalid_argument("Missing model name in request.")
         about = self._metadata if metadata == "/metadata" else self._status
         spec = _spec(name, version, label if about == self._metadata else None)
-        code = Code.OK
-        try:
-            return Response(200, about(spec))
-        except Exception as error:
-            code = as_serving_error(error).code
-            raise
-        finally:
-            if self._metrics is not None:
-                self._metrics.request_count.add((spec.name, code.name))
+        return Response(200, self._api.observed(spec.name, "", lambda: about(spec)))
 
     def _status(self, spec: model_pb2.ModelSpec) -> bytes:
         request = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)

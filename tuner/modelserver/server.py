@@ -23,9 +23,10 @@ from tuner.modelserver.http1.server import Http1Server
 from tuner.modelserver.http2.transport import Method
 from tuner.modelserver.inference import Api, Inference
 from tuner.modelserver.metrics import Metrics
+from tuner.modelserver.model_config import single_model_config
 from tuner.modelserver.model_service import HealthService, ModelService
 from tuner.modelserver.protos import MonitoringConfig, SSLConfig, read_text_proto
-from tuner.modelserver.repository import Repository, RetryPolicy, single_model_config
+from tuner.modelserver.repository import LabelRules, Repository, RetryPolicy
 from tuner.modelserver.scheduler import BatchScheduler
 from tuner.modelserver.session import session_config
 from tuner.modelserver.status import ServingError
@@ -82,8 +83,10 @@ class Server:
                 options.max_num_load_retries, options.load_retry_interval_micros / 1e6
             ),
             load_threads=options.num_load_threads or schedulable_cpus(),
-            unavailable_labels=options.allow_version_labels_for_unavailable_models
-            or options.force_allow_any_version_labels_for_unavailable_models,
+            labels=LabelRules(
+                options.allow_version_labels_for_unavailable_models,
+                options.force_allow_any_version_labels_for_unavailable_models,
+            ),
         )
         self._grpc: grpc_server.GrpcServer | None = None
         self._rest: Http1Server | None = None
@@ -192,7 +195,7 @@ class Server:
             f"/{_MODEL}/HandleReloadConfigRequest": models.reload,
         }
         if options.enable_grpc_healthcheck_service:
-            health = HealthService({_PREDICTION, _MODEL})
+            health = HealthService()
             methods[f"/{_HEALTH}/Check"] = health.check
             methods[f"/{_HEALTH}/Watch"] = health.watch
         self._grpc = grpc_server.build(
