@@ -99,6 +99,8 @@ class Connection:
             self._last = self._refused = True
             self._head = self._body = None
             self._send(written(page(error.status), None, True))
+            if not self._unsent:
+                self._end_sending()
 
     def _read(self, data: bytes, start: int) -> None:
         while start < len(data) and not self._last:
@@ -177,9 +179,13 @@ class Connection:
                 self._unsent[0] = first[sent:]
             else:
                 del self._unsent[0]
-        if self._refused:  # what the client still sends is read over, or it would lose the answer
-            self.socket.shutdown(socket.SHUT_WR)
+        if self._refused:
+            self._end_sending()
         return True
+
+    def _end_sending(self) -> None:
+        """What the client still sends is read over: closed at once, it would lose the answer."""
+        self.socket.shutdown(socket.SHUT_WR)
 
 
 def _end_of_head(data: bytes | bytearray, start: int) -> int:
