@@ -202,8 +202,8 @@ def to_array(value: Any, kind: Kind, booleans: bool = True) -> np.ndarray:
     array = None
     if kind.family and not (booleans and kind.family != "b" and _has_boolean(value)):
         try:
-            array = np.array(value)
-        except ValueError:  # ragged, or too deep
+            array = _dense(value)
+        except (ValueError, TypeError):  # ragged, or too deep
             pass
     if array is not None and (array.dtype.kind in _FAMILIES[kind.family] or not array.size):
         if kind.family != "i" or not array.size:
@@ -219,6 +219,19 @@ def to_array(value: Any, kind: Kind, booleans: bool = True) -> np.ndarray:
         raise invalid_argument(f"JSON Value: not a tensor: {failure}") from None
 
 
+def _dense(value: Any) -> np.ndarray:
+    """Nested lists as an array of whatever type; ``ValueError`` where they are ragged."""
+    shape = _shape_by_first(value)
+    if len(shape) < 3 or shape[-1] > _SHORT_ROW:
+        return np.array(value)
+    for size in shape[1:]:  # an image's pixels: NumPy's own walk takes twice as long
+        if max(map(len, value)) != size:
+            raise ValueError
+        value = list(chain.from_iterable(value))
+    return np.array(value).reshape(shape)
+
+
+_SHORT_ROW = 4
 _FAMILIES = {"f": "fiu", "i": "iu", "b": "b"}
 
 

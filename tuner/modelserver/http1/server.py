@@ -140,17 +140,19 @@ class Http1Server:
                 self._epoll.register(client, _EVENTS)
 
     def _turn_away(self) -> bool:
-        """Close a connection that there is no descriptor for: it would wait for nothing."""
-        if not self._told:
-            self._told = True
-            _LOG.warning("Out of file descriptors: REST connections are turned away")
+        """Close a connection that there is no descriptor for; whether there was one to close."""
         if self._spare is None:
             return False
         os.close(self._spare)
-        self._spare = None
-        with contextlib.suppress(OSError):
+        try:
             self._listener.accept()[0].close()
-        self._spare = _spare()
+        except OSError:  # EMFILE is said even where nobody waits
+            return False
+        finally:
+            self._spare = _spare()
+        if not self._told:
+            self._told = True
+            _LOG.warning("Out of file descriptors: REST connections are turned away")
         return True
 
 
