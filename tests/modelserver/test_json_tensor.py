@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from typing import Any
 
 import ml_dtypes
@@ -12,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tuner.modelserver import json_tensor
+from tuner.modelserver import json_answer, json_request, json_tensor
 from tuner.modelserver.status import Code, ServingError
 
 
@@ -35,7 +33,7 @@ def kinds(dtype: tf.DType) -> json_tensor.Kinds:
     ],
 )
 def test_an_answers_numbers_have_their_shortest_decimals(array: np.ndarray, written: bytes) -> None:
-    found = json_tensor.predict_outputs(["y"], [np.asarray(array)], False)
+    found = json_answer.predict_outputs(["y"], [np.asarray(array)], False)
     assert found.replace(b'{"outputs": ', b'{"outputs":') == b'{"outputs":%s}' % written
 
 
@@ -46,14 +44,14 @@ def test_an_answers_numbers_have_their_shortest_decimals(array: np.ndarray, writ
 )
 def test_types_that_tensorflow_serving_writes_to_no_json_are_refused(dtype: Any, name: str) -> None:
     with pytest.raises(ServingError) as told:
-        json_tensor.predict_outputs(["y"], [np.zeros(2, dtype)], True)
+        json_answer.predict_outputs(["y"], [np.zeros(2, dtype)], True)
     assert told.value.code == Code.INVALID_ARGUMENT
     assert told.value.message == f"Failed to write JSON value for tensor type: {name}"
 
 
 def test_rows_of_several_outputs_are_objects() -> None:
     outputs = [np.float32([[0.1, 1], [2, 3]]), np.array([b"a", b"b"], object), np.int64([1, 2])]
-    body = json_tensor.predict_outputs(["y", "z_bytes", "n"], outputs, True)
+    body = json_answer.predict_outputs(["y", "z_bytes", "n"], outputs, True)
     assert json.loads(body) == {"predictions": [
         {"y": [0.1, 1.0], "z_bytes": {"b64": "YQ=="}, "n": 1},
         {"y": [2.0, 3.0], "z_bytes": {"b64": "Yg=="}, "n": 2},
@@ -63,13 +61,13 @@ def test_rows_of_several_outputs_are_objects() -> None:
 @pytest.mark.parametrize("by_row", [False, True])
 def test_what_json_has_no_number_for_is_written_all_the_same(by_row: bool) -> None:
     outputs = [np.float32([0.1, np.nan]), np.array([np.inf, -np.inf])]
-    text = json_tensor.predict_outputs(["y", "z"], outputs, by_row).decode()
+    text = json_answer.predict_outputs(["y", "z"], outputs, by_row).decode()
     assert "0.1" in text and "NaN" in text and "-Infinity" in text and "0.10000000149" not in text
 
 
 def test_a_request_may_hold_what_json_has_no_number_for() -> None:
-    document = json_tensor.parse(b'{"inputs": [NaN, -Infinity, Inf]}')
-    found, by_row = json_tensor.predict_inputs(document, kinds(tf.float32))
+    document = json_request.parse(b'{"inputs": [NaN, -Infinity, Inf]}')
+    found, by_row = json_request.predict_inputs(document, kinds(tf.float32))
     assert not by_row and np.isnan(found["x"][0]) and found["x"][1:].tolist() == [-np.inf, np.inf]
 
 
@@ -83,11 +81,11 @@ def test_types_that_tensorflow_serving_reads_from_no_json_are_unimplemented(
 ) -> None:
     """Its words, seen on 2.20.0; rows are refused as a wrong request, columns as not implemented."""
     with pytest.raises(ServingError) as columns:
-        json_tensor.predict_inputs({"inputs": [[2, 3]]}, kinds(dtype))
+        json_request.predict_inputs({"inputs": [[2, 3]]}, kinds(dtype))
     assert columns.value.code == Code.UNIMPLEMENTED
     assert columns.value.message == f"Conversion of JSON Value: 2 to type: {name}"
     with pytest.raises(ServingError) as rows:
-        json_tensor.predict_inputs({"instances": [1, 2.5]}, kinds(dtype))
+        json_request.predict_inputs({"instances": [1, 2.5]}, kinds(dtype))
     assert rows.value.code == Code.INVALID_ARGUMENT
     assert rows.value.message == (
         "Failed to process element: 0 of 'instances' list. Error: UNIMPLEMENTED: "
@@ -136,21 +134,21 @@ def test_a_column_is_refused_in_tensorflow_servings_words(
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ([1, [2]], "Failed to process element: 1 of 'instances' list. Error: INVALID_ARGUMENT: "
-         "Expecting shape [] but got: [1]"),
-        ([[1, 2, 3], [1, 2]], "Failed to process element: 1 of 'instances' list. Error: "
-         "INVALID_ARGUMENT: Expecting tensor size: 3 but got: 2"),
-        ([1, 2, "x"], "Failed to process element: 2 of 'instances' list. Error: INVALID_ARGUMENT: "
-         'JSON Value: "x" Type: String is not of expected type: float'),
+        ([1, [2]], ("Failed to process element: 1 of 'instances' list. Error: INVALID_ARGUMENT: "
+         "Expecting shape [] but got: [1]")),
+        ([[1, 2, 3], [1, 2]], ("Failed to process element: 1 of 'instances' list. Error: "
+         "INVALID_ARGUMENT: Expecting tensor size: 3 but got: 2")),
+        ([1, 2, "x"], ("Failed to process element: 2 of 'instances' list. Error: INVALID_ARGUMENT: "
+         'JSON Value: "x" Type: String is not of expected type: float')),
         ([1, {"x": 1}], "Expecting value/list but got object at item 1 of input list"),
         ([{"x": 1}, 1], "Expecting object but got list at item 1 of input list"),
-        ([{"x": [1, 2]}, {"x": [1]}], "Failed to process element: 1 key: x of 'instances' list. "
-         "Error: INVALID_ARGUMENT: Expecting tensor size: 2 but got: 1"),
+        ([{"x": [1, 2]}, {"x": [1]}], ("Failed to process element: 1 key: x of 'instances' list. "
+         "Error: INVALID_ARGUMENT: Expecting tensor size: 2 but got: 1")),
     ],
 )
 def test_a_row_is_refused_with_its_number(rows: Any, words: str) -> None:
     with pytest.raises(ServingError) as told:
-        json_tensor.predict_inputs({"instances": rows}, kinds(tf.float32))
+        json_request.predict_inputs({"instances": rows}, kinds(tf.float32))
     assert (told.value.code, told.value.message) == (Code.INVALID_ARGUMENT, words)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tuner.modelserver import json_tensor, json_text
+from tuner.modelserver import json_answer, json_request, json_tensor, json_text
 from tuner.modelserver.http1.body import Chunked, Sized, unpacked
 from tuner.modelserver.http1.connection import Connection
 from tuner.modelserver.http1.response import Response
@@ -43,7 +43,7 @@ def refused(work: Run) -> Run:
 
 
 def document(body: bytes, kinds: json_tensor.Kinds = FLOATS) -> Run:
-    return lambda: json_tensor.predict_inputs(json_tensor.parse(body), kinds)
+    return lambda: json_request.predict_inputs(json_request.parse(body), kinds)
 
 
 def rows_of(row: str, count: int, last: str = "") -> bytes:
@@ -98,7 +98,7 @@ JSON: dict[str, tuple[Callable[[int], Run], int]] = {
 
 
 def answer_of(array: Any) -> Run:
-    return lambda: json_tensor.predict_outputs(["y"], [array], True)
+    return lambda: json_answer.predict_outputs(["y"], [array], True)
 
 
 ANSWERS: dict[str, tuple[Callable[[int], Run], int]] = {
@@ -107,7 +107,7 @@ ANSWERS: dict[str, tuple[Callable[[int], Run], int]] = {
     "strings": (lambda n: answer_of(np.array([b"abc"] * n, object)), 200_000),
     "raw bytes": (lambda n: answer_of(np.array([b"\xff"] * n, object)), 100_000),
     "rows of objects": (
-        lambda n: lambda: json_tensor.predict_outputs(
+        lambda n: lambda: json_answer.predict_outputs(
             ["y", "z"], [np.zeros(n, np.float32), np.zeros((n, 2))], True), 20_000),
 }
 

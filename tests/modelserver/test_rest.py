@@ -118,8 +118,8 @@ def test_bytes_travel_as_base64(server):
             "/v1/models/half:predict",
             {"instances": [{"x": 1}, {"x": 1, "y": 1}]},
             400,
-            "Failed to process element: 1 key: y of 'instances' list. Error: INVALID_ARGUMENT: JSON "
-            "object: does not have named input: y",
+            ("Failed to process element: 1 key: y of 'instances' list. Error: INVALID_ARGUMENT: JSON "
+            "object: does not have named input: y"),
         ),
         ("/v1/models/half:predict", {"inputs": {"y": [1]}}, 400, "Missing named input: x"),
         ("/v1/models/half:predict", {"instances": [1], "signature_name": "q"}, 400, "not found in"),

@@ -20,7 +20,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from tuner.modelserver import json_tensor
+from tuner.modelserver import json_answer, json_request, json_tensor
 from tuner.modelserver.executor import Servable, Signature
 from tuner.modelserver.http1.body import Content
 from tuner.modelserver.http1.head import Head
@@ -100,7 +100,7 @@ class RestApi:
             return Response(400, b"")
         except Exception as error:  # noqa: BLE001 - every failure is answered with its status
             failure = as_serving_error(error)
-        return Response(HTTP_STATUS[failure.code], json_tensor.error(failure.message))
+        return Response(HTTP_STATUS[failure.code], json_answer.error(failure.message))
 
     def _predict(self, spec: model_pb2.ModelSpec, body: Content, deadline_s: float) -> bytes:
         def answer(servable: Servable) -> bytes:
@@ -112,11 +112,11 @@ class RestApi:
             return self._api.counted(spec, "predict", answer)
         except ServingError as error:
             if error.code == Code.NOT_FOUND:
-                json_tensor.parse(body)  # a body that is no JSON is said before an unknown model
+                json_request.parse(body)  # a body that is no JSON is said before an unknown model
             raise
 
     def _predict_now(self, servable: Servable, body: Content, deadline_s: float) -> bytes:
-        document = json_tensor.parse(body)
+        document = json_request.parse(body)
         name = document.get("signature_name", "")
         key = name or "serving_default"
         signature = servable.signatures.get(key)
@@ -128,9 +128,9 @@ class RestApi:
         if not kinds:
             raise invalid_argument(f"Failed to get input map for signature: {name or 'DEFAULT'}")
         booleans = b"true" in body or b"false" in body
-        inputs, by_row = json_tensor.predict_inputs(document, kinds, booleans)
+        inputs, by_row = json_request.predict_inputs(document, kinds, booleans)
         _, names, outputs = self._inference.run(servable, name, inputs, deadline_s=deadline_s)
-        return json_tensor.predict_outputs(names, outputs, by_row)
+        return json_answer.predict_outputs(names, outputs, by_row)
 
     def _classify(self, spec: model_pb2.ModelSpec, body: Content, deadline_s: float) -> bytes:
         request = classification_pb2.ClassificationRequest()
@@ -140,10 +140,10 @@ class RestApi:
             "classify",
             lambda one: self._inference.classify(one, request, deadline_s=deadline_s),
         )
-        return json_tensor.results(
+        return json_answer.results(
             [
                 [
-                    [label.decode(errors="surrogateescape"), json_tensor.single(score)]
+                    [label.decode(errors="surrogateescape"), json_answer.single(score)]
                     for label, score in row
                 ]
                 for row in response.rows()
@@ -158,15 +158,15 @@ class RestApi:
             "regress",
             lambda one: self._inference.regress(one, request, deadline_s=deadline_s),
         )
-        return json_tensor.results(
-            [json_tensor.single(value) for value in response.values]
+        return json_answer.results(
+            [json_answer.single(value) for value in response.values]
         )
 
     def _fill(self, request: Any, spec: model_pb2.ModelSpec, body: Content) -> None:
-        document = json_tensor.parse(body)
+        document = json_request.parse(body)
         request.model_spec.CopyFrom(spec)
         request.model_spec.signature_name = document.get("signature_name", "")
-        request.input.CopyFrom(json_tensor.examples_input(document))
+        request.input.CopyFrom(json_request.examples_input(document))
 
     def _other(self, head: Head) -> Response:
         """What is no inference: answers about models, about the server, and refusals."""

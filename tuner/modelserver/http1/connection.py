@@ -29,8 +29,18 @@ class Connection:
     """
 
     __slots__ = (
-        "socket", "lock", "again", "ended", "_answer", "_start", "_waiting", "_head", "_body",
-        "_unsent", "_last", "_refused",
+        "_answer",
+        "_body",
+        "_head",
+        "_last",
+        "_refused",
+        "_start",
+        "_unsent",
+        "_waiting",
+        "again",
+        "ended",
+        "lock",
+        "socket",
     )
 
     def __init__(self, client: socket.socket, answer: Answer) -> None:
