@@ -16,14 +16,14 @@ from tuner.deploy.base import Deployer, Deployment, DeploymentRequest, ModelToSe
 from tuner.deploy.monitored import BatchCounts, MonitoredDeployer, parse
 
 EXPOSITION = """\
-# TYPE :tensorflow:serving:batching:processed_batch_size histogram
-:tensorflow:serving:batching:processed_batch_size_bucket{model_name="m",le="2"} 1
-:tensorflow:serving:batching:processed_batch_size_bucket{model_name="m",le="+Inf"} 3
-:tensorflow:serving:batching:processed_batch_size_sum{model_name="m"} 12
-:tensorflow:serving:batching:processed_batch_size_count{model_name="m"} 3
-:tensorflow:serving:batching:processed_batch_size_sum{model_name="copy"} 4
-:tensorflow:serving:batching:processed_batch_size_count{model_name="copy"} 1
-:tensorflow:serving:batching:input_batch_size_sum{model_name="m"} 99
+# TYPE :tensorflow:serving:batching_session:processed_batch_size histogram
+:tensorflow:serving:batching_session:processed_batch_size_bucket{le="2"} 1
+:tensorflow:serving:batching_session:processed_batch_size_bucket{le="+Inf"} 3
+:tensorflow:serving:batching_session:processed_batch_size_sum{model_name="m"} 12
+:tensorflow:serving:batching_session:processed_batch_size_count{model_name="m"} 3
+:tensorflow:serving:batching_session:processed_batch_size_sum{model_name="copy"} 4
+:tensorflow:serving:batching_session:processed_batch_size_count{model_name="copy"} 1
+:tensorflow:serving:batching_session:input_batch_size_sum{model_name="m"} 99
 """
 
 

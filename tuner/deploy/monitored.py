@@ -17,7 +17,9 @@ from tuner.deploy.base import Deployer, Deployment, DeploymentRequest
 from tuner.deploy.files import METRICS_PATH
 
 TIMEOUT_S = 5.0
-_LINE = re.compile(r":tensorflow:serving:batching:processed_batch_size_(sum|count)\{[^}]*\} (\S+)")
+_LINE = re.compile(
+    r":tensorflow:serving:batching_session:processed_batch_size_(sum|count)(?:\{[^}]*\})? (\S+)"
+)
 
 
 @dataclass(frozen=True)

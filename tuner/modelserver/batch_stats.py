@@ -1,17 +1,22 @@
-"""TensorFlow Serving's counts of batches, for one model."""
+"""TensorFlow Serving's counts of batches."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tuner.modelserver.metrics import Metrics
+
+_NO_POOL = ("",)
+"""TensorFlow Serving leaves the label thread_pool_name empty."""
 
 
 class BatchStats:
     """Counts each batch as it begins to run."""
 
-    def __init__(self, metrics: Metrics, model: str, pool: str) -> None:
-        self._metrics, self._model, self._pool = metrics, (model,), (pool,)
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
 
-    def record(self, waits_s: list[float], rows: list[int], ran: int) -> None:
+    def record(self, waits_s: Sequence[float], rows: Sequence[int], ran: int) -> None:
         """Take a batch.
 
         Args:
@@ -21,7 +26,8 @@ class BatchStats:
         """
         metrics = self._metrics
         for wait_s, brought in zip(waits_s, rows):
-            metrics.input_batch_size.add(self._model, brought)
-            metrics.queuing_latency.add(self._pool, wait_s * 1e6)
-        metrics.processed_batch_size.add(self._model, ran)
-        metrics.padding_size.add(self._model, ran - sum(rows))
+            metrics.input_batch_size.add((), brought)
+            metrics.queuing_latency.add(_NO_POOL, wait_s * 1e6)
+        metrics.processed_batch_size.add((), ran)
+        metrics.padding_size.add((str(ran),), ran - sum(rows))
+        metrics.wrapped_run_count.add(())

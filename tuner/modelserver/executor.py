@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -24,7 +25,7 @@ from tuner.modelserver.batch_stats import BatchStats
 from tuner.modelserver.batching import BatchingOptions, read_options
 from tuner.modelserver.flags import schedulable_cpus
 from tuner.modelserver.metrics import Metrics
-from tuner.modelserver.saved_model import Run, SavedModelSession
+from tuner.modelserver.saved_model import INIT_SIGNATURE, Run, SavedModelSession
 from tuner.modelserver.scheduler import BatchQueue, BatchScheduler, Request, Task
 from tuner.modelserver.status import Code, ServingError, as_serving_error, invalid_argument
 
@@ -76,6 +77,7 @@ class Signature:
         self.key, self.definition = key, definition
         self.input_names = tuple(sorted(definition.inputs))
         self.output_names = tuple(sorted(definition.outputs))
+        self.method_name: str = definition.method_name
         self._session = session
         self._defaults = {
             name: tf.make_ndarray(tensor) for name, tensor in definition.defaults.items()
@@ -110,7 +112,7 @@ class Signature:
         self._queue = BatchQueue(options, self._run_batch)
 
     def run(
-        self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] = ()
+        self, inputs: Mapping[str, Any], outputs: Sequence[str] = ()
     ) -> list[np.ndarray]:
         """Run on ``inputs``; ``outputs`` picks and orders some, else all of ``output_names``.
 
@@ -122,14 +124,14 @@ class Signature:
                 DEADLINE_EXCEEDED while it ran, RESOURCE_EXHAUSTED while it waited for a batch.
             tensorflow.errors.OpError: what TensorFlow says of the run.
         """
-        if len(inputs) < len(self._feeds) and self._defaults:
-            inputs = {**self._defaults, **inputs}
         if len(inputs) != len(self._feeds):
-            raise self._mismatch(inputs)
+            self.check_names(inputs)
+            inputs = {**self._defaults, **inputs}
         try:
             fed = [inputs[name] for name in self.input_names]
         except KeyError:
-            raise self._mismatch(inputs) from None
+            self.check_names(inputs)
+            raise
         chosen, deadline_s = tuple(outputs), deadline.current_s()
         if self._queue is None or self._scheduler is None or chosen:
             return self._run(chosen)(*fed, deadline_s=deadline_s)
@@ -195,15 +197,29 @@ class Signature:
                 raise invalid_argument(f"duplicate output tensor alias: {name}")
         return [self.definition.outputs[name].name for name in outputs or self.output_names]
 
-    def _mismatch(self, inputs: Mapping[str, np.ndarray]) -> ServingError:
+    def check_names(self, inputs: Mapping[str, object]) -> None:
+        """Whether ``inputs`` and the defaults are all that the signature takes, and no more.
+
+        Raises:
+            ServingError: INVALID_ARGUMENT, in TensorFlow Serving's words.
+        """
         sent, wanted = sorted(inputs), list(self.input_names)
-        extra = sorted(set(sent) - set(wanted))
-        missing = sorted(set(wanted) - set(sent))
-        return invalid_argument(
-            f"input size does not match signature: {len(sent)}!={len(wanted)} "
-            f"len({{{','.join(sent)}}}) != len({{{','.join(wanted)}}}). "
-            f"Sent extra: {{{','.join(extra)}}}. Missing but required: {{{','.join(missing)}}}."
-        )
+        if len(sent) > len(wanted) or (len(sent) < len(wanted) and not self._defaults):
+            extra = sorted(set(sent) - set(wanted))
+            missing = sorted(set(wanted) - set(sent))
+            raise invalid_argument(
+                f"input size does not match signature: {len(sent)}!={len(wanted)} "
+                f"len({{{','.join(sent)}}}) != len({{{','.join(wanted)}}}). "
+                f"Sent extra: {{{','.join(extra)}}}. Missing but required: {{{','.join(missing)}}}."
+            )
+        for name, feed in zip(self.input_names, self._feeds):
+            if name not in inputs and name not in self._defaults:
+                raise invalid_argument(
+                    f"Signature input alias: {name}(feed name: {feed}) not found in request and no "
+                    "default value provided. Inputs expected to be in the request "
+                    f"{{{','.join(sent)}}}, or default input alias set: "
+                    f"{','.join(sorted(self._defaults))}"
+                )
 
     def example_inputs(self) -> dict[str, np.ndarray] | None:
         """Zeros that fit, one row; ``None`` where a rank is unknown or bytes are wanted."""
@@ -238,9 +254,8 @@ class Servable:
         self.signatures = {
             key: Signature(key, definition, self._session)
             for key, definition in sorted(self._session.signatures.items())
-            if _is_plain(definition)
         }
-        self.definitions = self._session.signatures
+        self.definitions = self._session.definitions
         self._specs = {key: self._spec(key) for key in self.signatures}
         self._session.start(settings.config)
         self._batch(settings, settings.batching_of(path))
@@ -269,6 +284,8 @@ class Servable:
         Past the batching: a load does not wait for a batch's time-out.
         """
         for signature in self.signatures.values():
+            if signature.key == INIT_SIGNATURE or not _is_plain(signature.definition):
+                continue
             inputs = signature.example_inputs()
             if inputs is None:
                 continue
@@ -288,10 +305,10 @@ class Servable:
             return
         stats = None
         if settings.metrics is not None:
-            stats = BatchStats(settings.metrics, self.name, options.thread_pool_name)
+            stats = BatchStats(settings.metrics)
         inter_op_threads = settings.config.inter_op_parallelism_threads or schedulable_cpus()
         for signature in self.signatures.values():
-            if signature.input_names:
+            if _is_plain(signature.definition) and signature.key != INIT_SIGNATURE:
                 signature.batch(settings.scheduler, options, stats, inter_op_threads)
 
     def _spec(self, key: str) -> bytes:

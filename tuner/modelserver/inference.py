@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,12 +11,14 @@ from google.protobuf.message import DecodeError, Message
 from tensorflow_serving.apis import (
     classification_pb2,
     inference_pb2,
-    input_pb2,
+    model_pb2,
     predict_pb2,
     regression_pb2,
 )
 
+from tuner.modelserver import examples
 from tuner.modelserver.cache import ResponseCache
+from tuner.modelserver.examples import CLASSIFY, REGRESS, Classified, Regressed
 from tuner.modelserver.executor import DEFAULT_SIGNATURE, Servable, Signature
 from tuner.modelserver.http2.request import Body
 from tuner.modelserver.metrics import Metrics
@@ -27,11 +29,9 @@ from tuner.modelserver.status import (
     as_serving_error,
     invalid_argument,
 )
-from tuner.modelserver.tensors import encode_predict_response, to_array
-from tuner.modelserver.wire import read_predict_request
+from tuner.modelserver.tensors import encode_predict_response, length_delimited, to_array
+from tuner.modelserver.wire import Input, read_predict_request
 
-CLASSIFY = "tensorflow/serving/classify"
-REGRESS = "tensorflow/serving/regress"
 PREDICT = "tensorflow/serving/predict"
 _RUNTIME = "TF1"
 
@@ -44,8 +44,10 @@ class Inference:
 
     Args:
         as_content: Predict answers in tensor_content rather than in typed fields.
-        check_method_name: refuse signatures whose method name is none of TensorFlow Serving's.
+        check_method_name: refuse signatures whose method name is not the API's.
         metrics: where run times are counted, if anywhere.
+
+    ``deadline_s`` of each method is an instant of ``time.monotonic()`` at which the run ends.
     """
 
     def __init__(
@@ -61,13 +63,19 @@ class Inference:
         self,
         servable: Servable,
         request: predict_pb2.PredictRequest,
-        inputs: dict[str, np.ndarray] | None = None,
+        inputs: Mapping[str, Input] | None = None,
+        *,
+        deadline_s: float | None = None,
     ) -> bytes:
         """A serialised PredictResponse; ``inputs`` where they are not in the message."""
         if inputs is None:
-            inputs = {name: to_array(tensor) for name, tensor in request.inputs.items()}
+            inputs = {name: to_array(name, tensor) for name, tensor in request.inputs.items()}
         signature, chosen, outputs = self.run(
-            servable, request.model_spec.signature_name, inputs, request.output_filter
+            servable,
+            request.model_spec.signature_name,
+            inputs,
+            request.output_filter,
+            deadline_s=deadline_s,
         )
         return encode_predict_response(
             servable.model_spec(signature.key), list(zip(chosen, outputs)), self._as_content
@@ -77,89 +85,60 @@ class Inference:
         self,
         servable: Servable,
         signature_name: str,
-        inputs: dict[str, np.ndarray],
+        inputs: Mapping[str, Input],
         output_filter: Sequence[str] = (),
+        *,
+        deadline_s: float | None = None,
     ) -> tuple[Signature, Sequence[str], list[np.ndarray]]:
         """Predict on arrays: the signature, the outputs' names, the outputs."""
         signature = servable.signature(signature_name)
-        method = signature.definition.method_name
-        if self._check_method and method not in (PREDICT, CLASSIFY, REGRESS):
+        if self._check_method and signature.method_name not in (PREDICT, CLASSIFY, REGRESS):
             raise ServingError(
                 Code.INTERNAL,
                 "Expected prediction signature method_name to be one of "
-                f"{{{PREDICT}, {CLASSIFY}, {REGRESS}}}. Was: {method}",
+                f"{{{PREDICT}, {CLASSIFY}, {REGRESS}}}. Was: {signature.method_name}",
             )
         chosen = tuple(output_filter)
-        outputs = self._timed(servable, "Predict", lambda: signature.run(inputs, chosen))
+        outputs = self._execute(servable, "Predict", signature, inputs, chosen, deadline_s)
         return signature, chosen or signature.output_names, outputs
 
     def classify(
-        self, servable: Servable, request: classification_pb2.ClassificationRequest
-    ) -> classification_pb2.ClassificationResponse:
-        signature = _signature(servable, request.model_spec.signature_name, CLASSIFY)
-        response = classification_pb2.ClassificationResponse()
-        _fill_spec(response.model_spec, servable, signature)
-        examples = _examples(request.input)
-        outputs = self._run_examples(servable, signature, examples, "Classify")
-        classes, scores = outputs.get("classes"), outputs.get("scores")
-        if classes is None and scores is None:
-            raise ServingError(
-                Code.FAILED_PRECONDITION,
-                "Expected classification signature outputs to contain at least one of "
-                f'"classes" or "scores". Signature was: {sorted(outputs)}',
-            )
-        for name, array in (("classes", classes), ("scores", scores)):
-            if array is not None and array.ndim != 2:
-                raise invalid_argument(
-                    f"Expected Tensor shape: [batch_size num_classes] but got {name} of shape "
-                    f"{list(array.shape)}"
-                )
-            if array is not None and len(array) != len(examples):
-                raise invalid_argument(
-                    f"Expected {name} output batch size of {len(examples)}. Got: {len(array)}"
-                )
-        if classes is not None and scores is not None and classes.shape != scores.shape:
-            raise invalid_argument("Tensors class and score should match in dim_size(1)")
-        for row in range(len(examples)):
-            item = response.result.classifications.add()
-            some = classes if classes is not None else scores
-            assert some is not None
-            for column in range(some.shape[1]):
-                label = bytes(classes[row, column]).decode() if classes is not None else ""
-                score = float(scores[row, column]) if scores is not None else 0.0
-                item.classes.add(label=label, score=score)
-        return response
+        self,
+        servable: Servable,
+        request: classification_pb2.ClassificationRequest,
+        *,
+        deadline_s: float | None = None,
+    ) -> Classified:
+        """Labels and scores of each example."""
+        signature = _signature(servable, request.model_spec.signature_name)
+        examples.check_classification(signature.definition, self._check_method)
+        rows = examples.serialised(request.input)
+        outputs = self._run_examples(servable, "Classify", signature, rows, deadline_s)
+        return Classified(signature.key, *examples.classes_and_scores(outputs, len(rows)))
 
     def regress(
-        self, servable: Servable, request: regression_pb2.RegressionRequest
-    ) -> regression_pb2.RegressionResponse:
-        signature = _signature(servable, request.model_spec.signature_name, REGRESS)
-        response = regression_pb2.RegressionResponse()
-        _fill_spec(response.model_spec, servable, signature)
-        examples = _examples(request.input)
-        outputs = self._run_examples(servable, signature, examples, "Regress").get("outputs")
-        if outputs is None:
-            raise ServingError(
-                Code.FAILED_PRECONDITION, "No regression outputs found in SignatureDef"
-            )
-        if outputs.ndim not in (1, 2) or outputs.size != len(outputs):
-            raise invalid_argument(
-                "Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but "
-                f"got {list(outputs.shape)}"
-            )
-        if len(outputs) != len(examples):
-            raise invalid_argument(
-                "Input batch size did not match output batch size: "
-                f"{len(examples)} vs. {len(outputs)}"
-            )
-        for value in outputs.ravel().tolist():
-            response.result.regressions.add(value=value)
-        return response
+        self,
+        servable: Servable,
+        request: regression_pb2.RegressionRequest,
+        *,
+        deadline_s: float | None = None,
+    ) -> Regressed:
+        """The value of each example."""
+        signature = _signature(servable, request.model_spec.signature_name)
+        examples.check_regression(signature.definition, self._check_method)
+        rows = examples.serialised(request.input)
+        outputs = self._run_examples(servable, "Regress", signature, rows, deadline_s)
+        return Regressed(signature.key, examples.values(outputs["outputs"], len(rows)))
 
     def multi_inference(
-        self, servable: Servable, request: inference_pb2.MultiInferenceRequest
-    ) -> inference_pb2.MultiInferenceResponse:
-        response = inference_pb2.MultiInferenceResponse()
+        self,
+        servable: Servable,
+        request: inference_pb2.MultiInferenceRequest,
+        *,
+        deadline_s: float | None = None,
+    ) -> bytes:
+        """A serialised MultiInferenceResponse: its tasks in their order."""
+        results: list[bytes] = []
         seen: set[str] = set()
         for task in request.tasks:
             if task.model_spec.name != servable.name:
@@ -170,44 +149,57 @@ class Inference:
             if key in seen:
                 raise invalid_argument(f"Duplicate evaluation of signature: {key}")
             seen.add(key)
-            result = response.results.add()
+            spec = length_delimited(1, _spec(servable, key))
             if task.method_name == CLASSIFY:
                 classification = classification_pb2.ClassificationRequest(
                     model_spec=task.model_spec, input=request.input
                 )
-                answer: Any = self.classify(servable, classification)
-                result.classification_result.CopyFrom(answer.result)
+                classified = self.classify(servable, classification, deadline_s=deadline_s)
+                results.append(spec + length_delimited(2, classified.serialised()))
             elif task.method_name == REGRESS:
                 regression = regression_pb2.RegressionRequest(
                     model_spec=task.model_spec, input=request.input
                 )
-                answer = self.regress(servable, regression)
-                result.regression_result.CopyFrom(answer.result)
+                regressed = self.regress(servable, regression, deadline_s=deadline_s)
+                results.append(spec + length_delimited(3, regressed.serialised()))
             else:
                 raise ServingError(
                     Code.UNIMPLEMENTED, f"Unsupported signature method_name: {task.method_name}"
                 )
-            result.model_spec.CopyFrom(answer.model_spec)
-        return response
+        return b"".join(length_delimited(1, result) for result in results)
 
     def _run_examples(
-        self, servable: Servable, signature: Signature, examples: np.ndarray, api: str
+        self,
+        servable: Servable,
+        api: str,
+        signature: Signature,
+        rows: np.ndarray,
+        deadline_s: float | None,
     ) -> dict[str, np.ndarray]:
-        if signature.input_names != ("inputs",):
-            raise invalid_argument(
-                f'Expected one input Tensor, "inputs"; found {list(signature.input_names)}'
-            )
-        outputs = self._timed(servable, api, lambda: signature.run({"inputs": examples}))
+        if self._metrics is not None:
+            self._metrics.count_examples(servable.name, len(rows))
+        outputs = self._execute(servable, api, signature, {"inputs": rows}, (), deadline_s)
         return dict(zip(signature.output_names, outputs))
 
-    def _timed(self, servable: Servable, api: str, run: Callable[[], Answer]) -> Answer:
-        if self._metrics is None:
-            return run()
+    def _execute(
+        self,
+        servable: Servable,
+        api: str,
+        signature: Signature,
+        inputs: Mapping[str, Input],
+        outputs: tuple[str, ...],
+        deadline_s: float | None,
+    ) -> list[np.ndarray]:
+        for value in inputs.values():
+            if isinstance(value, ServingError):
+                signature.check_names(inputs)
+                raise value
         start = time.perf_counter()
-        answer = run()
-        elapsed_us = (time.perf_counter() - start) * 1e6
-        self._metrics.runtime_latency.add((servable.name, api, _RUNTIME), elapsed_us)
-        return answer
+        answer = signature.run(inputs, outputs)
+        if self._metrics is not None:
+            elapsed_us = (time.perf_counter() - start) * 1e6
+            self._metrics.runtime_latency.add((servable.name, api, _RUNTIME), elapsed_us)
+        return [item if isinstance(item, np.ndarray) else _scalar(item) for item in answer]
 
 
 class Api:
@@ -231,6 +223,7 @@ class Api:
 
     def predict(self, body: Body) -> bytes:
         request, inputs = read_predict_request(body)
+        _check_spec(request)
         if self._metrics is None and self._cache is None:
             servable = find(self._repository, request.model_spec)
             return self._inference.predict(servable, request, inputs)
@@ -242,43 +235,56 @@ class Api:
 
     def classify(self, body: Body) -> bytes:
         request = decode(classification_pb2.ClassificationRequest, body)
-        answer = self.counted(
-            request.model_spec, "Classify", lambda s: self._inference.classify(s, request)
-        )
-        return answer.SerializeToString()
+        _check_spec(request)
+
+        def answer(servable: Servable) -> bytes:
+            classified = self._inference.classify(servable, request)
+            spec = length_delimited(2, _spec(servable, classified.signature_name))
+            return length_delimited(1, classified.serialised()) + spec
+
+        return self.counted(request.model_spec, "Classify", answer)
 
     def regress(self, body: Body) -> bytes:
         request = decode(regression_pb2.RegressionRequest, body)
-        answer = self.counted(
-            request.model_spec, "Regress", lambda s: self._inference.regress(s, request)
-        )
-        return answer.SerializeToString()
+        _check_spec(request)
+
+        def answer(servable: Servable) -> bytes:
+            regressed = self._inference.regress(servable, request)
+            spec = length_delimited(2, _spec(servable, regressed.signature_name))
+            return length_delimited(1, regressed.serialised()) + spec
+
+        return self.counted(request.model_spec, "Regress", answer)
 
     def multi_inference(self, body: Body) -> bytes:
         request = decode(inference_pb2.MultiInferenceRequest, body)
-        if not request.tasks:
-            raise invalid_argument("Inference request can not be empty")
-        answer = self.counted(
-            request.tasks[0].model_spec,
-            "MultiInference",
-            lambda s: self._inference.multi_inference(s, request),
+        spec = request.tasks[0].model_spec if request.tasks else model_pb2.ModelSpec()
+        return self.counted(
+            spec, "MultiInference", lambda s: self._inference.multi_inference(s, request)
         )
-        return answer.SerializeToString()
 
     def counted(self, spec: Any, api: str, answer: Callable[[Servable], Answer]) -> Answer:
         """Answer for the servable of ``spec``, counting status and latency."""
+        return self.observed(spec.name, api, lambda: answer(find(self._repository, spec)))
+
+    def observed(self, name: str, api: str, work: Callable[[], Answer]) -> Answer:
+        """``work()``, counted as a request for the model ``name``.
+
+        Args:
+            api: its name as TensorFlow Serving's counters have it: ``Predict`` over gRPC,
+                ``predict`` over REST, and nothing where REST asks for a status or for metadata.
+        """
         if self._metrics is None:
-            return answer(find(self._repository, spec))
+            return work()
         start = time.perf_counter()
         try:
-            result = answer(find(self._repository, spec))
+            result = work()
         except Exception as error:
             status = as_serving_error(error).code.name
-            self._metrics.request_count.add((spec.name, status))
+            self._metrics.request_count.add((name, status))
             raise
         elapsed_us = (time.perf_counter() - start) * 1e6
-        self._metrics.request_count.add((spec.name, Code.OK.name))
-        self._metrics.request_latency.add((spec.name, api, self._entrypoint), elapsed_us)
+        self._metrics.request_count.add((name, Code.OK.name))
+        self._metrics.request_latency.add((name, api, self._entrypoint), elapsed_us)
         return result
 
     def cached(
@@ -302,7 +308,7 @@ class Api:
         self,
         servable: Servable,
         request: predict_pb2.PredictRequest,
-        inputs: dict[str, np.ndarray],
+        inputs: Mapping[str, Input],
         body: Body,
     ) -> bytes:
         signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
@@ -311,48 +317,52 @@ class Api:
         )
 
 
+def _scalar(item: Any) -> np.ndarray:
+    """What the session gives for a tensor without dimensions: bytes, or a number of NumPy's."""
+    return np.array(item, object if isinstance(item, bytes) else None)
+
+
 def find(repository: Repository, spec: Any) -> Servable:
-    """The servable of a ModelSpec."""
-    version = spec.version.value if spec.HasField("version") else None
-    return repository.find(spec.name, version, spec.version_label)
+    """The servable of a ModelSpec.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT, NOT_FOUND: it names none.
+    """
+    if not spec.name:
+        raise invalid_argument("ModelSpec has no name specified.")
+    choice = spec.WhichOneof("version_choice")
+    version = spec.version.value if choice == "version" else None
+    return repository.find(
+        spec.name, version, spec.version_label if choice == "version_label" else None
+    )
+
+
+def _check_spec(request: Any) -> None:
+    if not request.HasField("model_spec"):
+        raise invalid_argument("Missing ModelSpec")
 
 
 def decode(kind: type[M], body: Body) -> M:
-    """A message from its bytes."""
+    """A message from its bytes.
+
+    Raises:
+        ServingError: INTERNAL, as gRPC has it for bytes that are no such message.
+    """
     try:
         return kind.FromString(bytes(body))
     except DecodeError as error:
-        raise invalid_argument(f"Not a {kind.DESCRIPTOR.name}: {error}") from None
+        raise ServingError(Code.INTERNAL, f"Not a {kind.DESCRIPTOR.name}: {error}") from None
 
 
-def _signature(servable: Servable, key: str, method: str) -> Signature:
+def _signature(servable: Servable, key: str) -> Signature:
     name = key or DEFAULT_SIGNATURE
     signature = servable.signatures.get(name)
     if signature is None:
         raise invalid_argument(f"No signature was found with the name: {name}")
-    if signature.definition.method_name != method:
-        kind = "classification" if method == CLASSIFY else "regression"
-        raise invalid_argument(
-            f"Expected {kind} signature method_name to be {method}. "
-            f"Was: {signature.definition.method_name}"
-        )
     return signature
 
 
-def _examples(given: input_pb2.Input) -> np.ndarray:
-    """Serialised tf.Examples, shape (n,); a context is merged into each by joining the bytes."""
-    kind = given.WhichOneof("kind")
-    examples = getattr(given, kind).examples if kind else ()
-    if not examples:
-        raise invalid_argument("Input is empty.")
-    context = b""
-    if kind == "example_list_with_context":
-        context = given.example_list_with_context.context.SerializeToString()
-    array = np.empty(len(examples), dtype=object)
-    array[:] = [context + example.SerializeToString() for example in examples]
-    return array
-
-
-def _fill_spec(spec: Any, servable: Servable, signature: Signature) -> None:
-    spec.name, spec.signature_name = servable.name, signature.key
+def _spec(servable: Servable, key: str) -> bytes:
+    spec = model_pb2.ModelSpec(name=servable.name, signature_name=key)
     spec.version.value = servable.version
+    return spec.SerializeToString()

@@ -10,8 +10,8 @@ _PREFIX = ":tensorflow:serving:"
 
 
 def exponential(scale: float, growth: float, count: int) -> tuple[float, ...]:
-    """Upper bounds of TensorFlow's exponential buckets; one without bound follows."""
-    return tuple(scale * growth**power for power in range(count - 1))
+    """The ``count`` upper bounds of TensorFlow's exponential buckets; one without bound follows."""
+    return tuple(scale * growth**power for power in range(count))
 
 
 LATENCY_BUCKETS_US = exponential(10, 1.8, 33)
@@ -85,7 +85,7 @@ class Histogram(_Metric):
                 total += int(count)
                 le = self._label_text(values, f'le="{bound}"')
                 out.append(f"{self.name}_bucket{le} {total}")
-            out.append(f"{self.name}_sum{self._label_text(values)} {cell[-1]:g}")
+            out.append(f"{self.name}_sum{self._label_text(values)} {cell[-1]:.17g}")
             out.append(f"{self.name}_count{self._label_text(values)} {total}")
         return out
 
@@ -104,16 +104,24 @@ class Metrics:
         self.queuing_latency = Histogram(
             "batching_session:queuing_latency", ("thread_pool_name",), QUEUING_BUCKETS_US
         )
-        self.input_batch_size = Histogram(
-            "batching:input_batch_size", ("model_name",), SIZE_BUCKETS
-        )
+        self.input_batch_size = Histogram("batching_session:input_batch_size", (), SIZE_BUCKETS)
         self.processed_batch_size = Histogram(
-            "batching:processed_batch_size", ("model_name",), SIZE_BUCKETS
+            "batching_session:processed_batch_size", (), SIZE_BUCKETS
         )
-        self.padding_size = Histogram("batching:padding_size", ("model_name",), SIZE_BUCKETS)
+        self.padding_size = Histogram(
+            "batching_session:padding_size", ("execution_batch_size",), SIZE_BUCKETS
+        )
+        self.wrapped_run_count = Counter("batching_session:wrapped_run_count", ())
+        self.request_example_counts = Histogram("request_example_counts", ("model",), SIZE_BUCKETS)
+        self.request_example_count_total = Counter("request_example_count_total", ("model",))
         # Ours: TensorFlow Serving has no response cache.
         self.cache_hits = Counter("response_cache:hits", ("model_name",))
         self.cache_misses = Counter("response_cache:misses", ("model_name",))
+
+    def count_examples(self, model: str, count: int) -> None:
+        """The tf.Examples of a request to classify or regress."""
+        self.request_example_counts.add((model,), count)
+        self.request_example_count_total.add((model,), count)
 
     def exposition(self) -> str:
         """The Prometheus text format."""

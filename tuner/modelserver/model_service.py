@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -11,6 +12,7 @@ from tensorflow_serving.apis import (
 )
 
 from tuner.modelserver.http2.request import Body
+from tuner.modelserver.http2.sender import OpenAnswer
 from tuner.modelserver.inference import decode, find
 from tuner.modelserver.protos import HealthCheckRequest, HealthCheckResponse
 from tuner.modelserver.repository import Repository
@@ -35,14 +37,12 @@ class ModelService:
         self, request: get_model_status_pb2.GetModelStatusRequest
     ) -> get_model_status_pb2.GetModelStatusResponse:
         """The state of one version, or of every version known, of a model."""
-        spec = request.model_spec
-        if not spec.name:
+        if not request.HasField("model_spec"):
             raise invalid_argument("Missing ModelSpec")
+        spec = request.model_spec  # a label in it says nothing here
         version = spec.version.value if spec.HasField("version") else None
         response = get_model_status_pb2.GetModelStatusResponse()
-        for number, state, error in self._repository.statuses(
-            spec.name, version, spec.version_label
-        ):
+        for number, state, error in self._repository.statuses(spec.name, version):
             item = response.model_version_status.add(version=number, state=state)
             item.status.error_code = int(error.code) if error else 0
             item.status.error_message = error.message if error else ""
@@ -84,40 +84,44 @@ class ModelService:
         Predict find threads.
         """
         request = decode(model_management_pb2.ReloadConfigRequest, body)
-        response = model_management_pb2.ReloadConfigResponse()
         if not self._reloads.acquire(blocking=False):
             raise ServingError(Code.UNAVAILABLE, "A reload is in progress, and another one waits")
         try:
             if request.config.WhichOneof("config") != "model_config_list":
                 raise invalid_argument(
-                    "ServerConfig type not supported by HandleReloadConfigRequest. "
+                    "ServerModelConfig type not supported by HandleReloadConfigRequest. "
                     "Only ModelConfigList is currently supported"
                 )
             self._repository.apply(request.config)
-        except ServingError as error:
-            response.status.error_code = int(error.code)
-            response.status.error_message = error.message
         finally:
             self._reloads.release()
+        response = model_management_pb2.ReloadConfigResponse()
+        response.status.SetInParent()
         return response.SerializeToString()
 
 
 class HealthService:
-    """grpc.health.v1.Health: the server, and each service by its full name, is SERVING."""
+    """grpc.health.v1.Health, by the names that TensorFlow Serving gives: all are SERVING."""
 
-    def __init__(self, services: set[str]) -> None:
-        self._services = services | {""}
+    SERVICES = frozenset({"", "ModelService", "PredictionService"})
 
     def check(self, body: Body) -> bytes:
-        service = decode(HealthCheckRequest, body).service
-        if service not in self._services:
-            raise ServingError(Code.NOT_FOUND, f"unknown service {service}")
+        if _service(body) not in self.SERVICES:
+            raise ServingError(Code.NOT_FOUND, "service name unknown")
         return HealthCheckResponse(status=SERVING).SerializeToString()
 
-    def watch(self, body: Body) -> bytes:
-        """One answer of the stream: a server of this kind serves from the first moment to the last.
+    def watch(self, body: Body) -> OpenAnswer:
+        """The first message of the stream, which stays open: no other will ever follow.
 
-        The stream ends after it rather than hold one of the few request threads.
+        A server of this kind serves from the first moment to the last.
         """
-        known = decode(HealthCheckRequest, body).service in self._services
-        return HealthCheckResponse(status=SERVING if known else SERVICE_UNKNOWN).SerializeToString()
+        known = _service(body) in self.SERVICES
+        status = SERVING if known else SERVICE_UNKNOWN
+        return OpenAnswer(HealthCheckResponse(status=status).SerializeToString())
+
+
+def _service(body: Body) -> str:
+    try:
+        return str(HealthCheckRequest.FromString(bytes(body)).service)
+    except DecodeError:
+        raise invalid_argument("could not parse request") from None

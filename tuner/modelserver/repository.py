@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import weakref
 from collections.abc import Callable, Iterable
@@ -15,9 +16,12 @@ from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 from tensorflow_serving.config import model_server_config_pb2
 
 from tuner.modelserver.executor import Servable
+from tuner.modelserver.model_config import checked
 from tuner.modelserver.status import Code, ServingError, as_serving_error, invalid_argument
 
 _LOG = logging.getLogger(__name__)
+_VERSION = re.compile(r"[0-9]{1,18}")
+"""A version by its name alone: a file that is called so is one that cannot be loaded."""
 
 Load = Callable[[str, int, Path], Servable]
 """Loads a version and warms it up: (model name, version, folder)."""
@@ -30,12 +34,15 @@ class _Version:
     state: int = ModelVersionStatus.START
     error: ServingError | None = None
     servable: Servable | None = None
+    tried: bool = False
+    """Loaded or failed since it is wanted: a version that failed is tried anew once it was away."""
 
 
 @dataclass
 class _Model:
     name: str
     config: Any
+    """Of the model; ``None`` once no configuration names it: what became of it is still told."""
     versions: dict[int, _Version] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
 
@@ -52,6 +59,20 @@ class RetryPolicy:
     interval_s: float = 60.0
 
 
+@dataclass(frozen=True)
+class LabelRules:
+    """The flags on labels of versions that are not loaded, which TensorFlow Serving refuses."""
+
+    unavailable: bool = False
+    """``--allow_version_labels_for_unavailable_models``: a label that is new may be given so."""
+    any_unavailable: bool = False
+    """``--force_allow_any_version_labels_for_unavailable_models``, on top: any label."""
+
+    def allow(self, moves: bool) -> bool:
+        """Whether a label may go to a version that is not loaded; ``moves``: it had another."""
+        return self.unavailable and (self.any_unavailable or not moves)
+
+
 class Repository:
     """The models that are served.
 
@@ -59,7 +80,7 @@ class Repository:
         load: loads one version; called in the threads that load.
         retry: for versions that fail to load.
         load_threads: versions loaded at once.
-        unavailable_labels: allow a label to be given to a version that is not loaded.
+        labels: when a label may be given to a version that is not loaded.
     """
 
     def __init__(
@@ -68,12 +89,13 @@ class Repository:
         *,
         retry: RetryPolicy = RetryPolicy(),
         load_threads: int = 1,
-        unavailable_labels: bool = False,
+        labels: LabelRules = LabelRules(),
     ) -> None:
         self._load, self._retry = load, retry
         self._load_threads = load_threads
-        self._unavailable_labels = unavailable_labels
+        self._labels = labels
         self._models: dict[str, _Model] = {}
+        self._configured = False
         self._latest: dict[str, Servable] = {}
         self._stopping = threading.Event()
         self._changing = threading.RLock()
@@ -81,19 +103,19 @@ class Repository:
 
     # -- finding ---------------------------------------------------------------------------
 
-    def find(self, name: str, version: int | None = None, label: str = "") -> Servable:
+    def find(self, name: str, version: int | None = None, label: str | None = None) -> Servable:
         """The servable that a request's model spec asks for: the latest unless it says more.
 
         Raises:
             ServingError: NOT_FOUND or INVALID_ARGUMENT, in TensorFlow Serving's words.
         """
-        if version is None and not label:
+        if version is None and label is None:
             latest = self._latest.get(name)
             if latest is not None:
                 return latest
             raise ServingError(Code.NOT_FOUND, f"Servable not found for request: Latest({name})")
         model = self._models.get(name)
-        if label:
+        if label is not None:
             if model is None or label not in model.labels:
                 raise invalid_argument(f"Unrecognized servable version label: {label}")
             version = model.labels[label]
@@ -107,18 +129,14 @@ class Repository:
         return found.servable
 
     def statuses(
-        self, name: str, version: int | None = None, label: str = ""
+        self, name: str, version: int | None = None
     ) -> list[tuple[int, int, ServingError | None]]:
-        """(version, state, error) of each version known of a model, newest first.
+        """(version, state, error) of each version ever wanted of a model, newest first.
 
         Raises:
             ServingError: NOT_FOUND where nothing is known.
         """
         model = self._models.get(name)
-        if model is not None and label:
-            if label not in model.labels:
-                raise invalid_argument(f"Unrecognized servable version label: {label}")
-            version = model.labels[label]
         known = [] if model is None else sorted(model.versions.values(), key=lambda v: -v.number)
         if version is not None:
             known = [v for v in known if v.number == version]
@@ -134,30 +152,52 @@ class Repository:
 
         Raises:
             ServingError: the configuration is wrong; nothing has changed then.
-            ServingError: UNKNOWN, a model has no version that loads.
+            ServingError: UNKNOWN, a model that is new has no version that loads.
         """
-        wanted = _checked(config)
         with self._changing:
-            for name in set(self._models) - set(wanted):
-                self._aspire(self._models[name], {})
-                self._forget(name)
-            for name, model_config in wanted.items():
-                model = self._models.setdefault(name, _Model(name, model_config))
-                model.config = model_config
+            first = not self._configured
+            if config.WhichOneof("config") is None:
+                _LOG.info("Taking no action for empty config.")
+                return
+            served = {name: m.config for name, m in self._models.items() if m.config is not None}
+            wanted = checked(config, served)
+            if not first:
+                _check_folders(wanted.values())
+            labels = {name: self._labelled(item) for name, item in wanted.items()}
+            self._configured = True
+            for name in set(served) - set(wanted):
+                model = self._models[name]
+                model.config, model.labels = None, {}
+                self._aspire(model, {})
+            for name, item in wanted.items():
+                model = self._models.setdefault(name, _Model(name, item))
+                model.config, model.labels = item, labels[name]
             self._refresh([self._models[name] for name in wanted])
-            failed = [
-                f"{{name: {name} version: {v.number}}}: {v.error.message if v.error else ''}"
-                for name in wanted
-                for v in self._models[name].versions.values()
-                if v.state == ModelVersionStatus.END and v.error is not None
-            ]
-            if failed and any(not self._models[name].available() for name in wanted):
-                raise ServingError(
-                    Code.UNKNOWN,
-                    f"{len(failed)} servable(s) did not become available: {'; '.join(failed)}",
-                )
-            for name in wanted:
-                self._label(self._models[name])
+            new = [self._models[name] for name in wanted if name not in served]
+            self._check_loaded(new, "servable" if first else "model")
+
+    def _check_loaded(self, models: list[_Model], kind: str) -> None:
+        """TensorFlow Serving's error where a model has no version that loaded, but one that failed.
+
+        Args:
+            kind: what it calls a model: a servable at start, a model at a reload.
+        """
+        failed = [
+            (model, version)
+            for model in models
+            if not model.available()
+            for version in model.versions.values()
+            if version.error is not None
+        ]
+        if failed:
+            told = "".join(
+                f"{{{{name: {model.name} version: {version.number}}} due to error: "
+                f"{version.error}}}, "
+                for model, version in failed
+            )
+            raise ServingError(
+                Code.UNKNOWN, f"{len(failed)} {kind}(s) did not become available: {{{told}}}"
+            )
 
     def poll_every(self, interval_s: float) -> None:
         """Look for new versions from now on, in a thread of its own."""
@@ -170,7 +210,7 @@ class Repository:
         while not self._stopping.wait(interval_s):
             with self._changing:
                 try:
-                    self._refresh(list(self._models.values()))
+                    self._refresh([m for m in self._models.values() if m.config is not None])
                 except ServingError as error:
                     _LOG.error("Polling for versions: %s", error.message)
 
@@ -183,12 +223,17 @@ class Repository:
     def wait_until_served(self, poll_s: float) -> None:
         """Wait, looking again each ``poll_s``, until every model has a version that is loaded."""
         while not self._stopping.is_set():
-            missing = [model.name for model in self._models.values() if not model.available()]
-            if not missing:
-                return
-            self._stopping.wait(poll_s)
             with self._changing:
-                self._refresh([self._models[name] for name in missing])
+                missing = [
+                    model
+                    for model in self._models.values()
+                    if model.config is not None and not model.available()
+                ]
+                self._check_loaded(missing, "servable")
+            if not missing or self._stopping.wait(poll_s):
+                return
+            with self._changing:
+                self._refresh(missing)
 
     def _refresh(self, models: Iterable[_Model]) -> None:
         models = list(models)
@@ -211,13 +256,18 @@ class Repository:
     def _new_versions(self, model: _Model, aspired: dict[int, Path]) -> list[_Version]:
         new = []
         for number, path in sorted(aspired.items()):
-            known = model.versions.get(number)
-            if known is None or (known.servable is None and known.error is None):
-                new.append(model.versions.setdefault(number, _Version(number, path)))
+            version = model.versions.setdefault(number, _Version(number, path))
+            if not version.tried:
+                version.tried, version.path, version.error = True, path, None
+                new.append(version)
         return new
 
     def _bring_up(self, model: _Model, version: _Version) -> None:
         version.state = ModelVersionStatus.LOADING
+        if not version.path.is_dir():
+            version.state, version.error = ModelVersionStatus.END, _no_folder(model, version)
+            _LOG.error("%s", version.error.message)
+            return
         for attempt in range(self._retry.retries + 1):
             try:
                 version.servable = self._load(model.name, version.number, version.path)
@@ -255,6 +305,8 @@ class Repository:
 
     def _aspire(self, model: _Model, aspired: dict[int, Path]) -> None:
         """Unload what is not aspired, but never the last version while a new one is wanted."""
+        for version in model.versions.values():
+            version.tried = version.tried and version.number in aspired
         unwanted = [v for v in model.available() if v.number not in aspired]
         if aspired and not any(v.number in aspired for v in model.available()):
             unwanted = unwanted[:-1]
@@ -266,50 +318,48 @@ class Repository:
             weakref.finalize(servable, _ended, version, model.name)
             del servable
 
-    def _forget(self, name: str) -> None:
-        self._latest.pop(name, None)
-        self._models.pop(name, None)
+    def _labelled(self, config: Any) -> dict[str, int]:
+        """The labels of a model's configuration, if each may go to its version as of now.
 
-    def _label(self, model: _Model) -> None:
-        labels = dict(model.config.version_labels)
+        A version that the same configuration would load is not available yet, as in TensorFlow
+        Serving: a client that names the label must never find it without a version.
+        """
+        model = self._models.get(config.name)
+        available = {v.number for v in model.available()} if model else set()
+        labels = dict(config.version_labels)
         for label, version in labels.items():
-            known = model.versions.get(version)
-            if (known is None or known.servable is None) and not self._unavailable_labels:
+            moves = model is not None and model.labels.get(label, version) != version
+            if version not in available and not self._labels.allow(moves):
                 raise ServingError(
                     Code.FAILED_PRECONDITION,
-                    f"Request to assign label {label} to version {version} of model {model.name}, "
+                    f"Request to assign label to version {version} of model {config.name}, "
                     "which is not currently available for inference",
                 )
-        model.labels = labels
+        return labels
 
 
 def _ended(version: _Version, name: str) -> None:
-    version.state = ModelVersionStatus.END
+    if version.state == ModelVersionStatus.UNLOADING:  # and not wanted again in the meantime
+        version.state = ModelVersionStatus.END
     _LOG.info("Unloaded servable version {name: %s version: %d}", name, version.number)
 
 
-def _checked(config: model_server_config_pb2.ModelServerConfig) -> dict[str, Any]:
-    if not config.HasField("model_config_list"):
-        raise invalid_argument("Only model_config_list is served; custom_model_config is not")
-    wanted: dict[str, Any] = {}
-    for item in config.model_config_list.config:
-        if not item.name:
-            raise invalid_argument("A model_config needs a name")
-        if item.name in wanted:
-            raise invalid_argument(
-                f"Illegal to list model {item.name} multiple times in config list"
-            )
-        if item.model_platform not in ("", "tensorflow"):
-            raise invalid_argument(
-                f"model_platform of {item.name} is {item.model_platform}; only tensorflow is served"
-            )
+def _check_folders(configs: Iterable[Any]) -> None:
+    """Refuse what TensorFlow Serving would wait for, with the client, until the folder comes."""
+    for item in configs:
         if not Path(item.base_path).is_dir():
             raise ServingError(
                 Code.NOT_FOUND,
                 f"Could not find base path {item.base_path} for servable {item.name}",
             )
-        wanted[item.name] = item
-    return wanted
+
+
+def _no_folder(model: _Model, version: _Version) -> ServingError:
+    return ServingError(
+        Code.FAILED_PRECONDITION,
+        "Error while attempting to reserve resources to load servable "
+        f"{{name: {model.name} version: {version.number}}}: {version.path}; Not a directory",
+    )
 
 
 def _aspired(model: _Model) -> dict[int, Path]:
@@ -319,7 +369,7 @@ def _aspired(model: _Model) -> dict[int, Path]:
     except OSError as error:
         _LOG.warning("Could not find base path of servable %s: %s", model.name, error)
         return {v.number: v.path for v in model.available()}
-    on_disk = {int(p.name): p for p in children if p.name.isdecimal() and p.is_dir()}
+    on_disk = {int(p.name): p for p in children if _VERSION.fullmatch(p.name)}
     policy = model.config.model_version_policy
     kind = policy.WhichOneof("policy_choice") or "latest"
     if kind == "all":
@@ -337,12 +387,4 @@ def _aspired(model: _Model) -> dict[int, Path]:
             model.name,
             model.config.base_path,
         )
-        return {v.number: v.path for v in model.available()}
     return {number: on_disk[number] for number in chosen & set(on_disk)}
-
-
-def single_model_config(name: str, base_path: str) -> model_server_config_pb2.ModelServerConfig:
-    """The configuration that ``--model_name`` and ``--model_base_path`` stand for."""
-    config = model_server_config_pb2.ModelServerConfig()
-    config.model_config_list.config.add(name=name, base_path=base_path, model_platform="tensorflow")
-    return config

@@ -25,7 +25,7 @@ from tuner.modelserver.branches import has_branches
 from tuner.modelserver.restore import add_restore, saved_variables
 from tuner.modelserver.status import Code, ServingError
 
-_INIT_SIGNATURE = "__saved_model_init_op"
+INIT_SIGNATURE = "__saved_model_init_op"
 _TRAIN_SIGNATURE = "__saved_model_train_op"
 _CLOSE_ENOUGH = 1.02
 """A run may be cancelled that much later than it asks for."""
@@ -132,10 +132,12 @@ class SavedModelSession:
 
     def __init__(self, path: Path, tags: Sequence[str]) -> None:
         meta_graph = _meta_graph(path, tags)
+        self.definitions = dict(meta_graph.signature_def)
+        """Of all signatures, those among them that nobody calls."""
         self.signatures = {
             name: signature
-            for name, signature in meta_graph.signature_def.items()
-            if name not in (_INIT_SIGNATURE, _TRAIN_SIGNATURE)
+            for name, signature in self.definitions.items()
+            if name != _TRAIN_SIGNATURE  # whose graph is not kept
         }
         saver = meta_graph.saver_def
         self._restore = self._filename = ""
@@ -199,22 +201,32 @@ class SavedModelSession:
 def _meta_graph(path: Path, tags: Sequence[str]) -> meta_graph_pb2.MetaGraphDef:
     try:
         saved_model = loader_impl.parse_saved_model(str(path))
-    except OSError as error:
-        raise ServingError(Code.NOT_FOUND, f"Could not read a SavedModel in {path}: {error}")
+    except OSError:
+        for name, kind in (("saved_model.pb", "binary"), ("saved_model.pbtxt", "text")):
+            if (path / name).is_file():
+                raise ServingError(
+                    Code.DATA_LOSS, f"Can't parse {path / name} as {kind} proto"
+                ) from None
+        raise ServingError(
+            Code.NOT_FOUND,
+            "Specified file path does not appear to contain a SavedModel bundle (should have a "
+            f"file called `saved_model.pb`)\nSpecified file path: {path}",
+        ) from None
     for meta_graph in saved_model.meta_graphs:
         if set(meta_graph.meta_info_def.tags) == set(tags):
             return meta_graph
     found = [sorted(graph.meta_info_def.tags) for graph in saved_model.meta_graphs]
     raise ServingError(
         Code.NOT_FOUND,
-        f"Could not find meta graph def matching supplied tags: {sorted(tags)} in {path}; "
-        f"found: {found}",
+        f"Could not find meta graph def matching supplied tags: {{ {' '.join(sorted(tags))} }}. "
+        "To inspect available tag-sets in the SavedModel, please use the SavedModel CLI: "
+        f"`saved_model_cli`; found: {found} in {path}",
     )
 
 
 def _init_op(meta_graph: meta_graph_pb2.MetaGraphDef) -> str:
-    if _INIT_SIGNATURE in meta_graph.signature_def:
-        return meta_graph.signature_def[_INIT_SIGNATURE].outputs[_INIT_SIGNATURE].name
+    if INIT_SIGNATURE in meta_graph.signature_def:
+        return meta_graph.signature_def[INIT_SIGNATURE].outputs[INIT_SIGNATURE].name
     for key in ("saved_model_main_op", "legacy_init_op"):
         names = (
             meta_graph.collection_def[key].node_list.value

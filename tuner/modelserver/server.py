@@ -19,13 +19,15 @@ from tuner.modelserver.batching import read_options
 from tuner.modelserver.cache import ResponseCache
 from tuner.modelserver.executor import ExecutionSettings, Servable
 from tuner.modelserver.flags import schedulable_cpus
+from tuner.modelserver.http1.server import Http1Server
 from tuner.modelserver.http2.transport import Method
 from tuner.modelserver.idle_threads import IdleThreads
 from tuner.modelserver.inference import Api, Inference
 from tuner.modelserver.metrics import Metrics
+from tuner.modelserver.model_config import single_model_config
 from tuner.modelserver.model_service import HealthService, ModelService
 from tuner.modelserver.protos import MonitoringConfig, SSLConfig, read_text_proto
-from tuner.modelserver.repository import Repository, RetryPolicy, single_model_config
+from tuner.modelserver.repository import LabelRules, Repository, RetryPolicy
 from tuner.modelserver.scheduler import BatchScheduler
 from tuner.modelserver.session import session_config
 from tuner.modelserver.status import ServingError
@@ -83,11 +85,13 @@ class Server:
                 options.max_num_load_retries, options.load_retry_interval_micros / 1e6
             ),
             load_threads=options.num_load_threads or schedulable_cpus(),
-            unavailable_labels=options.allow_version_labels_for_unavailable_models
-            or options.force_allow_any_version_labels_for_unavailable_models,
+            labels=LabelRules(
+                options.allow_version_labels_for_unavailable_models,
+                options.force_allow_any_version_labels_for_unavailable_models,
+            ),
         )
         self._grpc: grpc_server.GrpcServer | None = None
-        self._rest: rest.RestServer | None = None
+        self._rest: Http1Server | None = None
         self._ended = threading.Event()
 
     def start(self) -> None:
@@ -118,7 +122,7 @@ class Server:
         """Serve until ``stop``."""
         self._ended.wait()
         if self._rest is not None:
-            self._rest.stop()
+            self._rest.stop(_GRACE_S)
         if self._grpc is not None:
             self._grpc.stop(_GRACE_S)
         self.repository.stop()
@@ -172,11 +176,11 @@ class Server:
             metrics=self._metrics,
             metrics_path=self._metrics_path,
             timeout_s=options.rest_api_timeout_in_ms / 1e3,
-            threads=options.rest_api_num_threads,
+            cors=options.enable_cors_support,
         )
-        self._rest = rest.RestServer(
-            app, options.bind_address, options.rest_api_port, options.rest_api_num_threads
-        )
+        # TensorFlow Serving's event loop holds one of them for ever.
+        threads = max(options.rest_api_num_threads - 1, 1)
+        self._rest = Http1Server(app.answer, options.bind_address, options.rest_api_port, threads)
         self._rest.start()
         _LOG.info("Exporting HTTP/REST API at:%s:%d", options.bind_address, options.rest_api_port)
 
@@ -193,7 +197,7 @@ class Server:
             f"/{_MODEL}/HandleReloadConfigRequest": models.reload,
         }
         if options.enable_grpc_healthcheck_service:
-            health = HealthService({_PREDICTION, _MODEL})
+            health = HealthService()
             methods[f"/{_HEALTH}/Check"] = health.check
             methods[f"/{_HEALTH}/Watch"] = health.watch
         self._grpc = grpc_server.build(

@@ -64,10 +64,11 @@ def invalid_argument(message: str) -> ServingError:
 def as_serving_error(error: BaseException) -> ServingError:
     """Any exception as a ServingError: TensorFlow's keep their code, others become INTERNAL."""
     if isinstance(error, ServingError):
-        return error
+        # Without its traceback, which holds the servable for as long as the answer is held.
+        return ServingError(error.code, error.message)
     if isinstance(error, UnicodeError):  # a lone surrogate in JSON is text that no bytes can carry
-        return ServingError(Code.INVALID_ARGUMENT, f"Not valid UTF-8: {error.reason}" if isinstance(
-            error, UnicodeEncodeError | UnicodeDecodeError) else "Not valid UTF-8")
+        reason = getattr(error, "reason", "")
+        return invalid_argument(f"Not valid UTF-8: {reason}".removesuffix(": "))
     code = getattr(error, "error_code", None)  # tf.errors.OpError, without importing TensorFlow
     if isinstance(code, int) and code in Code._value2member_map_:
         return ServingError(Code(code), str(getattr(error, "message", error)))

@@ -22,15 +22,20 @@ _UNREAD_LIMIT_BYTES = 1 << 20
 """Answers to control frames that a client may leave unread."""
 
 
+class OpenAnswer(bytes):
+    """The message of a stream that stays open after it, until the client ends it."""
+
+
 class _Answer:
     """A stream that is open for sending."""
 
-    __slots__ = ("message", "sent", "window")
+    __slots__ = ("message", "sent", "stays", "window")
 
     def __init__(self, window: int) -> None:
         self.window = window
         self.message = b""
         self.sent = 0
+        self.stays = False
 
 
 class Sender:
@@ -42,6 +47,8 @@ class Sender:
         self._answers: dict[int, _Answer] = {}
         self._blocked: dict[int, _Answer] = {}
         """Answers that wait for a window, oldest first."""
+        self._staying: set[int] = set()
+        """Streams that have their message and stay open."""
         self._window = self._initial_window = frames.WINDOW_BYTES
         self._frame_bytes = frames.FRAME_BYTES
         self._output = bytearray()
@@ -59,13 +66,14 @@ class Sender:
     def open_streams(self) -> int:
         """How many calls are not answered to their end."""
         with self._lock:
-            return len(self._answers)
+            return len(self._answers) + len(self._staying)
 
     def drop(self, stream: int) -> None:
         """The client wants no answer any more."""
         with self._lock:
             self._answers.pop(stream, None)
             self._blocked.pop(stream, None)
+            self._staying.discard(stream)
 
     def idle(self) -> bool:
         """Whether nothing is owed to the client."""
@@ -73,7 +81,7 @@ class Sender:
             return not self._answers and not self._output
 
     def answer(self, stream: int, message: bytes) -> None:
-        """End a call with its message and OK."""
+        """End a call with its message and OK; after an ``OpenAnswer`` the stream stays open."""
         length = len(message)
         prefixed = b"\0" + struct.pack(">I", length) + message
         size = len(prefixed)
@@ -85,10 +93,11 @@ class Sender:
             head = frames.frame(frames.HEADERS, frames.END_HEADERS, stream, block)
             if size <= min(self._window, answer.window, self._frame_bytes) and not self._blocked:
                 self._window -= size
-                del self._answers[stream]
-                self._write(head + frames.frame(frames.DATA, 0, stream, prefixed) + _done(stream))
+                answer.stays = isinstance(message, OpenAnswer)
+                data = frames.frame(frames.DATA, 0, stream, prefixed)
+                self._write(head + data + self._ending(stream, answer))
                 return
-            answer.message = prefixed
+            answer.message, answer.stays = prefixed, isinstance(message, OpenAnswer)
             self._blocked[stream] = answer
             self._write(head)
             self._pump()
@@ -171,6 +180,7 @@ class Sender:
             self._closed = True
             self._answers.clear()
             self._blocked.clear()
+            self._staying.clear()
             self._output.clear()
 
     def _end(self, stream: int, block: bytes, unread: bool) -> None:
@@ -203,8 +213,16 @@ class Sender:
                 self._window -= size
                 self._write(frames.frame(frames.DATA, 0, stream, part))
             if not left:
-                del self._blocked[stream], self._answers[stream]
-                self._write(_done(stream))
+                del self._blocked[stream]
+                self._write(self._ending(stream, answer))
+
+    def _ending(self, stream: int, answer: _Answer) -> bytes:
+        """What follows the message: the trailers, or nothing on a stream that stays open."""
+        del self._answers[stream]
+        if not answer.stays:
+            return _done(stream)
+        self._staying.add(stream)
+        return b""
 
     def _write(self, data: bytes | bytearray) -> None:
         if self._closed:
