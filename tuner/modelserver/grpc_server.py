@@ -13,7 +13,7 @@ from typing import Protocol
 import grpc
 
 from tuner.modelserver.http2.transport import Http2Server, Method
-from tuner.modelserver.status import as_serving_error, invalid_argument
+from tuner.modelserver.status import as_serving_error
 
 _LOG = logging.getLogger(__name__)
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
@@ -66,7 +66,8 @@ def build(
 def _number(arguments: dict[str, int | str], key: str) -> int | None:
     value = arguments.pop(key, None)
     if isinstance(value, str):
-        raise invalid_argument(f"--grpc_channel_arguments: {key}={value}: expected a number")
+        _LOG.warning("Channel argument %s=%s is no number and is ignored", key, value)
+        return None
     return value
 
 
