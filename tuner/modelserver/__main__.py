@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from tuner.modelserver import flags
 from tuner.modelserver.hush import hushed
-from tuner.modelserver.status import ServingError
+from tuner.modelserver.status import Code, ServingError
 
 _LOG = logging.getLogger("tuner.modelserver")
 EXIT_FAILED = 255
@@ -56,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _failed(error: Exception) -> int:
+    if not isinstance(error, ServingError):  # a port or a socket
+        error = ServingError(Code.INVALID_ARGUMENT, str(error))
     print(f"Failed to start server. Error: {error}", file=sys.stderr, flush=True)
     return EXIT_FAILED
 
