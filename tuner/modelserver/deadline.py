@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Iterator
 
 
 class _Call(threading.local):
@@ -14,16 +12,11 @@ class _Call(threading.local):
 _CALL = _Call()
 
 
-def current_s() -> float | None:
-    """The instant of ``time.monotonic`` at which this thread's call is over; ``None``: never."""
-    return _CALL.deadline_s
-
-
-@contextlib.contextmanager
-def until(deadline_s: float | None) -> Iterator[None]:
-    """Work for a call that is over at that instant."""
+def begin(deadline_s: float | None) -> None:
+    """This thread begins a call that is over at that instant of ``time.monotonic``; None: never."""
     _CALL.deadline_s = deadline_s
-    try:
-        yield
-    finally:
-        _CALL.deadline_s = None
+
+
+def current_s() -> float | None:
+    """When this thread's call is over."""
+    return _CALL.deadline_s

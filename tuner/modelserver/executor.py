@@ -303,6 +303,7 @@ class Servable:
     def _batch(self, settings: ExecutionSettings, options: BatchingOptions | None) -> None:
         if options is None or settings.scheduler is None:
             return
+        options.check_queue()
         stats = None
         if settings.metrics is not None:
             stats = BatchStats(settings.metrics)

@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from tuner.modelserver.deadline import until
+from tuner.modelserver import deadline
 from tuner.modelserver.http2 import frames
 from tuner.modelserver.http2.connection import Call, Connection
 from tuner.modelserver.http2.frames import ConnectionFault
@@ -255,8 +255,8 @@ class Http2Server:
     ) -> None:
         failure = None
         try:
-            with until(deadline_s):
-                answer = method(request.unpacked(body))
+            deadline.begin(deadline_s)
+            answer = method(request.unpacked(body))
         except Exception as error:  # noqa: BLE001 - every failure is answered with its status
             failure = as_serving_error(error)
         if deadline_s is not None and time.monotonic() > deadline_s:
