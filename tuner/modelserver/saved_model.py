@@ -55,9 +55,6 @@ class Run:
         in_caller: bool = False,
     ) -> None:
         self._session, self._feeds, self._fetches = session, list(feeds), list(fetches)
-        tensors = session.graph.get_tensor_by_name
-        self._sources = [tensors(name)._as_tf_output() for name in feeds]
-        self._targets = [tensors(name)._as_tf_output() for name in fetches]
         self._in_caller, self._longest_s = in_caller, 0.0
         self._call = self._callable(0, in_caller)
         self._limited: dict[int, Callable[..., list[np.ndarray]]] = {}
@@ -109,12 +106,16 @@ class Run:
         if len(self._asked) > _LIMITS_COUNTED:
             self._asked.clear()
 
+    def _tensors(self, names: Sequence[str]) -> list[Any]:
+        return [self._session.graph.get_tensor_by_name(name)._as_tf_output() for name in names]
+
     def _run(self, limit_ms: int, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         options = config_pb2.RunOptions(timeout_in_ms=limit_ms).SerializeToString()
         buffer = pywrap_tf_session.TF_NewBufferFromString(options)
         try:
-            feeds = dict(zip(self._sources, arrays))
-            return self._session._call_tf_sessionrun(buffer, feeds, self._targets, [], None)
+            feeds = dict(zip(self._tensors(self._feeds), arrays))
+            targets = self._tensors(self._fetches)
+            return self._session._call_tf_sessionrun(buffer, feeds, targets, [], None)
         finally:
             pywrap_tf_session.TF_DeleteBuffer(buffer)
 
