@@ -144,20 +144,53 @@ def test_the_graph_whose_only_tag_is_serve_is_read(own_models: Path) -> None:
         read_signature(written(own_models / "plain", neither))
 
 
-def test_defaults_of_inputs_and_answers_of_several_components_are_read(own_models: Path) -> None:
+def test_defaults_of_inputs_and_answers_of_unusual_types_are_read(own_models: Path) -> None:
     def change(message: Any) -> None:
         signature = message.meta_graphs[0].signature_def["serving_default"]
         signature.defaults["n"].dtype = 3
-        signature.outputs["total"].dtype = 0
+        signature.outputs["total"].dtype = 8
 
     found = read_signature(written(own_models / "plain", change))
-    assert found.optional == ("n",) and found.outputs["total"].dtype == "composite"
+    assert found.optional == ("n",) and found.outputs["total"].dtype == "other"
 
-    def input_too(message: Any) -> None:
-        message.meta_graphs[0].signature_def["serving_default"].inputs["n"].dtype = 0
 
-    with pytest.raises(ModelError, match=r"'n' has several components \(ragged or sparse\)"):
-        read_signature(written(own_models / "plain", input_too))
+def _without_name(tensor: Any, sparse: bool) -> None:
+    """As a ragged tensor is described, or a sparse one, which has a type all the same."""
+    tensor.ClearField("name")
+    if sparse:
+        tensor.coo_sparse.values_tensor_name = "values:0"
+    else:
+        tensor.dtype = 0
+        tensor.composite_tensor.SetInParent()
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize(("side", "key"), [("inputs", "n"), ("outputs", "total")])
+def test_a_signature_with_a_tensor_of_several_components_is_refused_before_the_first_trial(
+    own_models: Path, cache: Path, side: str, key: str, sparse: bool
+) -> None:
+    def change(message: Any) -> None:
+        signature = message.meta_graphs[0].signature_def["serving_default"]
+        message.meta_graphs[0].signature_def["plain"].CopyFrom(signature)
+        _without_name(getattr(signature, side)[key], sparse)
+
+    folder = written(own_models / "plain", change)
+    told = rf"'serving_default' cannot be served: '{key}' has several components.*--signature plain"
+    with pytest.raises(ModelError, match=told):
+        read_signature(folder)
+    assert read_signature(folder, None).name == "plain"
+
+
+def test_a_model_of_nothing_but_tensors_of_several_components_cannot_be_served(
+    own_models: Path,
+) -> None:
+    def change(message: Any) -> None:
+        for signature in message.meta_graphs[0].signature_def.values():
+            for tensor in signature.outputs.values():
+                _without_name(tensor, sparse=False)
+
+    with pytest.raises(ModelError, match="export a signature of the components$"):
+        read_signature(written(own_models / "plain", change), None)
 
 
 def test_what_tensorflow_cannot_load_is_refused_before_a_study(

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -40,6 +41,7 @@ class ForkServerProcess:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 env=environment,
+                bufsize=0,  # so that ``select`` tells of every answer
             )
         self._numbers = itertools.count(1)
         self._exits: dict[int, int] = {}
@@ -66,6 +68,12 @@ class ForkServerProcess:
         if "exit" in answer:
             self._exits[answer["id"]] = answer["exit"]
         return answer
+
+    def has_ended(self, number: int) -> bool:
+        """Whether a server has ended, as far as the fork server has told by now."""
+        while number not in self._exits and select.select([self.process.stdout], [], [], 0)[0]:
+            self.answer()
+        return number in self._exits
 
     def exit_code(self, number: int) -> int:
         while number not in self._exits:

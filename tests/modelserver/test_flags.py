@@ -74,24 +74,36 @@ def test_a_switch_is_written_as_tensorflow_writes_it(given, expected):
     assert flags.parse(["--model_base_path=/m", *given])[0].enable_batching is expected
 
 
-def test_a_value_may_follow_its_flag():
-    options, _ = flags.parse(["--port", "9000", "--model_base_path", "/m"])
-    assert (options.port, options.model_base_path) == (9000, "/m")
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--prot=1"], "unknown argument: --prot=1"),
+        (["-port=1"], "unknown argument: -port=1"),
+        (["--port=x"], "--port=x: expected an integer"),
+        (["--enable_batching=yes"], "expected true or false"),
+        (["--port"], "--port needs a value"),
+        (["--port", "9000"], "--port needs a value"),
+    ],
+)
+def test_a_wrong_command_line_is_refused_by_name(argv, message):
+    with pytest.raises(ServingError, match=message):
+        flags.parse(["--model_base_path=/m", *argv])
+
+
+def _check(*argv):
+    return flags.check(flags.parse(argv)[0])
 
 
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "--model_base_path"),
-        (["--model_base_path=/m", "--prot=1"], "unknown argument: --prot=1"),
-        (["--model_base_path=/m", "--port=x"], "--port=x: expected an integer"),
-        (["--model_base_path=/m", "--enable_batching=yes"], "expected true or false"),
-        (["--model_base_path=/m", "--port"], "--port needs a value"),
+        ([], "model_base_path and server_options.model_config_file are empty!"),
         (["--model_base_path=/m", "--batching_parameters_file=b"], "without setting"),
-        (["--model_base_path=/m", "--enable_per_model_batching_parameters"], "without setting"),
-        (["--model_base_path=/m", "--mixed_precision=float16"], "expected bfloat16"),
-        (["--model_base_path=/m", "--port=0"], "grpc_port is not set"),
+        (["--model_base_path=/m", "--port=0"], "At least one of server_options.grpc_port"),
         (["--model_base_path=/m", "--rest_api_port=8500"], "must differ"),
+        (["--model_base_path=/m", "--port=70000"], "expected 0 to 65535"),
+        (["--model_base_path=/m", "--grpc_max_threads=0"], "expected 1 to"),
+        (["--model_base_path=/m", "--tensorflow_inter_op_parallelism=100000"], "to 4096"),
         (
             [
                 "--model_base_path=/m",
@@ -99,13 +111,30 @@ def test_a_value_may_follow_its_flag():
                 "--tensorflow_intra_op_parallelism=1",
                 "--tensorflow_inter_op_parallelism=1",
             ],
-            "not all three",
+            "You cannot configure all",
         ),
     ],
 )
-def test_a_wrong_command_line_is_refused_by_name(argv, message):
+def test_a_forbidden_value_or_combination_is_refused_by_name(argv, message):
     with pytest.raises(ServingError, match=message):
-        flags.parse(argv)
+        _check(*argv)
+
+
+@pytest.mark.parametrize(
+    ("flag", "warning"),
+    [
+        ("--enable_per_model_batching_parameters", "does nothing without --enable_batching"),
+        ("--mixed_precision=float8", "only bfloat16"),
+        ("--tensorflow_intra_op_parallelism=-1", "taken for 0, automatic"),
+    ],
+)
+def test_what_tensorflow_serving_takes_without_effect_is_taken_with_a_warning(flag, warning):
+    (said,) = _check("--model_base_path=/m", flag)
+    assert warning in said
+
+
+def test_a_time_limit_of_0_is_none():
+    assert _check("--model_base_path=/m", "--rest_api_timeout_in_ms=0") == []
 
 
 def test_flags_without_a_meaning_here_are_accepted_and_reported():

@@ -9,9 +9,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow_serving.apis import model_management_pb2, predict_pb2
+from tensorflow.core.framework import tensor_pb2, types_pb2
+from tensorflow_serving.apis import classification_pb2, model_management_pb2, predict_pb2
 
 from tuner.modelserver.cache import ResponseCache
+from tuner.modelserver.examples import Classified
 from tuner.modelserver.metrics import Histogram
 from tuner.modelserver.model_service import ModelService
 from tuner.modelserver.status import Code, ServingError
@@ -44,16 +46,89 @@ def test_an_encoded_response_is_what_protobuf_reads_back(array, as_content):
     assert response.model_spec.name == "m"
     assert set(response.outputs) == {"one", "two"}
     tensor = response.outputs["two"]
-    numeric = array.dtype != object
-    assert bool(tensor.tensor_content) == (as_content and numeric and array.size > 0)
-    read = tf.make_ndarray(tensor)
+    assert bool(tensor.tensor_content) == (as_content and array.size > 0)
+    parsed = tf.io.parse_tensor(tensor.SerializeToString(), tensor.dtype)
+    read = parsed.numpy() if array.dtype == object else tf.make_ndarray(tensor)
     assert read.shape == array.shape
     assert (read == array).all()
 
 
+def _proto(dtype, shape, **fields):
+    proto = tensor_pb2.TensorProto(dtype=dtype, **fields)
+    proto.tensor_shape.SetInParent()
+    for size in shape:
+        proto.tensor_shape.dim.add(size=size)
+    return proto
+
+
+@pytest.mark.parametrize(
+    ("proto", "expected"),
+    [
+        (_proto(types_pb2.DT_FLOAT, [2], float_val=[1, 2, 3]), np.float32([1, 2])),
+        (_proto(types_pb2.DT_FLOAT, [3], float_val=[1, 2]), np.float32([1, 2, 2])),
+        (_proto(types_pb2.DT_FLOAT, [2], double_val=[1, 2]), np.float32([0, 0])),
+        (_proto(types_pb2.DT_FLOAT, [0, 4], float_val=[1]), np.zeros((0, 4), np.float32)),
+        (_proto(types_pb2.DT_INT8, [2], int_val=[300, -129]), np.int8([44, 127])),
+        (_proto(types_pb2.DT_UINT8, [], int_val=[-1]), np.uint8(255)),
+        (_proto(types_pb2.DT_UINT16, [1], int_val=[65537]), np.uint16([1])),
+        (_proto(types_pb2.DT_HALF, [2], half_val=[0x3C00]), np.float16([1, 1])),
+        (_proto(types_pb2.DT_COMPLEX64, [2], scomplex_val=[1, 2, 3]), np.complex64([1 + 2j] * 2)),
+        (_proto(types_pb2.DT_BOOL, [2], bool_val=[True]), np.array([True, True])),
+        (_proto(types_pb2.DT_STRING, [1], string_val=[b"a\0", b"b"]), np.array([b"a\0"], object)),
+        (_proto(types_pb2.DT_STRING, [2]), np.array([b"", b""], object)),
+        (
+            _proto(types_pb2.DT_STRING, [2], tensor_content=b"\x02\x01ab\xff"),
+            np.array([b"ab", b"\xff"], object),
+        ),
+        (
+            _proto(types_pb2.DT_STRING, [1], tensor_content=b"\xac\x02" + b"x" * 300),
+            np.array([b"x" * 300], object),
+        ),
+    ],
+)
+def test_a_tensor_with_too_many_too_few_or_odd_values_is_read_as_tensorflow_reads_it(
+    proto, expected
+):
+    read = to_array("x", proto)
+    assert (read.dtype, read.shape) == (expected.dtype, expected.shape)
+    assert (read == expected).all()
+
+
+@pytest.mark.parametrize(
+    "proto",
+    [
+        _proto(types_pb2.DT_FLOAT, [2], tensor_content=b"1234567"),
+        _proto(types_pb2.DT_FLOAT, [-1], float_val=[1]),
+        _proto(types_pb2.DT_FLOAT, [2**62, 4], float_val=[1]),
+        _proto(types_pb2.DT_INVALID, [1]),
+        _proto(types_pb2.DT_RESOURCE, [1]),
+        _proto(types_pb2.DT_VARIANT, [1]),
+        _proto(types_pb2.DT_STRING, [2], tensor_content=b"\x02\x01ab"),
+        _proto(types_pb2.DT_STRING, [2], tensor_content=b"\x80"),
+        _proto(types_pb2.DT_STRING, [1], tensor_content=b"\x01ab"),
+    ],
+)
+def test_a_tensor_that_cannot_be_read_is_refused_by_the_name_of_its_input(proto):
+    with pytest.raises(ServingError, match="^INVALID_ARGUMENT: tensor parsing error: image$"):
+        to_array("image", proto)
+
+
+def test_labels_of_any_bytes_and_zero_scores_are_written_as_protobuf_writes_them():
+    labels = np.array([["a", ""], ["c", "d"]], object)
+    scores = np.float32([[0.5, 0.0], [-0.0, 2.0]])
+    ours = Classified("k", np.vectorize(str.encode, otypes=[object])(labels), scores).serialised()
+    theirs = classification_pb2.ClassificationResult()
+    for row in range(2):
+        item = theirs.classifications.add()
+        for column in range(2):
+            item.classes.add(label=labels[row, column], score=scores[row, column])
+    assert ours == theirs.SerializeToString()
+    assert b"\xff\x01" in Classified("k", np.array([[b"\xff\x01"]], object), None).serialised()
+
+
 @pytest.mark.parametrize("array", ARRAYS, ids=lambda a: f"{a.dtype}{a.shape}")
 def test_a_tensor_is_read_as_tensorflow_wrote_it(array):
-    read = to_array(tf.make_tensor_proto(array))
+    read = to_array("x", tf.make_tensor_proto(array))
     assert read.shape == array.shape
     assert (read == array).all()
 
@@ -141,6 +216,10 @@ def test_bytes_that_are_no_request_are_refused(damage):
         read_predict_request(damage(request.SerializeToString()))
 
 
+STATUS_OK = b"\n\x00"
+"""A ReloadConfigResponse whose status is set, and empty."""
+
+
 def test_reloads_that_cannot_finish_take_two_threads_and_no_more():
     entered, released = threading.Semaphore(0), threading.Event()
 
@@ -161,5 +240,5 @@ def test_reloads_that_cannot_finish_take_two_threads_and_no_more():
                 service.reload(body)
             assert told.value.code == Code.UNAVAILABLE
         released.set()
-        assert [one.result(10) for one in running] == [b"", b""]
-    assert service.reload(body) == b""
+        assert [one.result(10) for one in running] == [STATUS_OK, STATUS_OK]
+    assert service.reload(body) == STATUS_OK

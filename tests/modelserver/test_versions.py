@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from tensorflow_serving.apis import (
 )
 
 from tests.modelserver import savedmodels
+from tuner.deploy.readiness import free_port
 
 
 def _wait_for(condition, seconds=20.0):
@@ -66,6 +68,7 @@ def test_the_configuration_is_reloaded_on_request(start_server, models):
             name="half", base_path=str(models / "half"), model_platform="tensorflow"
         )
         config.model_version_policy.specific.versions.extend([1, 2])
+        assert stub.HandleReloadConfigRequest(request).HasField("status")
         config.version_labels["canary"] = 1
         request.config.model_config_list.config.add(
             name="double", base_path=str(models / "double"), model_platform="tensorflow"
@@ -75,12 +78,79 @@ def test_the_configuration_is_reloaded_on_request(start_server, models):
         assert server.predict({"x": [0.0]}, name="half", version_label="canary")["y"] == [2.0]
         assert server.predict({"x": [0.0]}, name="half")["y"] == [3.0]
         config.version_labels["canary"] = 9
-        answer = stub.HandleReloadConfigRequest(request).status
-        assert answer.error_code == grpc.StatusCode.FAILED_PRECONDITION.value[0]
+        with pytest.raises(grpc.RpcError, match="version 9 of model half") as refused:
+            stub.HandleReloadConfigRequest(request)
+        assert refused.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+        assert server.predict({"x": [0.0]}, name="half", version_label="canary")["y"] == [2.0]
         del request.config.model_config_list.config[0]
         assert stub.HandleReloadConfigRequest(request).status.error_code == 0
         with pytest.raises(grpc.RpcError, match="Latest\\(half\\)"):
             server.predict({"x": [0.0]}, name="half")
+
+
+def test_a_model_that_a_reload_drops_ends_and_its_status_says_so(start_server, models):
+    with start_server(f"--model_base_path={models / 'half'}", "--model_name=half") as server:
+        with pytest.raises(grpc.RpcError, match="nope"):  # a failure must keep nothing loaded
+            server.predict({"nope": [0.0], "x": [0.0]}, name="half")
+        assert server.rest("POST", "/v1/models/half:predict", data="{").status_code == 400
+        stub = model_service_pb2_grpc.ModelServiceStub(server.channel)
+        request = model_management_pb2.ReloadConfigRequest()
+        request.config.model_config_list.config.add(
+            name="double", base_path=str(models / "double"), model_platform="tensorflow"
+        )
+        stub.HandleReloadConfigRequest(request)
+        _wait_for(lambda: _states(server, "half") == {2: "END"}, 3.0)
+        assert server.rest("GET", "/v1/models/half").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "base_path", "platform", "message"),
+    [
+        ("v", "", "tensorflow", r"Expected model v .* got base_path\(\)=$"),
+        ("v", "relative/v", "tensorflow", r"got base_path\(\)=relative/v"),
+        ("v", "/m", "", "Illegal setting neither ModelServerConfig::model_type"),
+        ("v", "/m", "torch", "Model v requests unsupported platform torch"),
+        ("half", "/m", "torch", "Illegal to change a model's platform. For model half"),
+    ],
+)
+def test_a_refused_reload_has_its_code_and_changes_nothing(
+    start_server, models, name, base_path, platform, message
+):
+    with start_server(f"--model_base_path={models / 'half'}", "--model_name=half") as server:
+        stub = model_service_pb2_grpc.ModelServiceStub(server.channel)
+        request = model_management_pb2.ReloadConfigRequest()
+        request.config.model_config_list.config.add(
+            name=name, base_path=base_path, model_platform=platform
+        )
+        with pytest.raises(grpc.RpcError) as refused:
+            stub.HandleReloadConfigRequest(request)
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert re.search(message, refused.value.details())
+        assert _states(server, "half") == {2: "AVAILABLE"}
+        assert server.predict({"x": [0.0]}, name="half")["y"] == [3.0]
+
+
+def test_versions_that_are_all_removed_from_disk_are_unloaded(start_server, models, tmp_path):
+    base = tmp_path / "m"
+    shutil.copytree(models / "half" / "1", base / "1")
+    with start_server(f"--model_base_path={base}") as server:
+        shutil.rmtree(base / "1")
+        _wait_for(lambda: _states(server) == {1: "END"})
+        with pytest.raises(grpc.RpcError, match=r"Latest\(default\)"):
+            server.predict({"x": [0.0]})
+
+
+def test_a_server_waits_for_a_base_path_that_comes_late(
+    fork_server, models, tmp_path
+):
+    port = free_port()
+    flags = [f"--port={port}", f"--model_base_path={tmp_path / 'late'}"]
+    number, pid = fork_server.start(flags, tmp_path / "log")
+    _wait_for(lambda: "Could not find base path" in (tmp_path / "log").read_text())
+    shutil.copytree(models / "half", tmp_path / "late")
+    _wait_for(lambda: " Ready: " in (tmp_path / "log").read_text())
+    fork_server.order(kill=pid, signal=15)
+    assert fork_server.exit_code(number) == 0
 
 
 def _write_warmup(version, key):
@@ -123,9 +193,11 @@ def test_warm_up_records_are_replayed_and_a_bad_one_fails_the_load(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--model_base_path=/nowhere"], "Could not find base path /nowhere"),
+        (["--model_base_path=nowhere"], "Expected model default to have an absolute path or URI"),
         (["--model_base_path={base}", "--saved_model_tags=gpu"], "matching supplied tags"),
-        (["--model_config_file=/nowhere"], "Cannot read '/nowhere'"),
+        (["--model_config_file=/nowhere"], "NOT_FOUND: /nowhere; No such file or directory"),
+        (["--model_base_path={base}", "--platform_config_file=/nowhere"], "NOT_FOUND: /nowhere"),
+        (["--model_base_path={base}", "--tensorflow_intra_op_parallelism=99999"], "expected -2147483647 to 4096"),
         (["--model_base_path={base}", "--port={taken}"], "cannot listen"),
         (["--model_base_path={base}", "--enable_batching=maybe"], "expected true or false"),
     ],

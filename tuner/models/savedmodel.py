@@ -26,8 +26,8 @@ from tuner.models.record import TensorSpec
 
 BINARY, TEXT = "saved_model.pb", "saved_model.pbtxt"
 SERVE_TAG = "serve"
-COMPOSITE = "composite"
-"""Type of an answer's tensor of several components (ragged, sparse)."""
+OTHER = "other"
+"""Type of an answer's tensor that no request carries."""
 DTYPES: Mapping[int, str] = {
     1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 7: "string",
     9: "int64", 10: "bool", 14: "bfloat16", 17: "uint16", 18: "complex128", 19: "float16", 22: "uint32",
@@ -47,7 +47,7 @@ _MESSAGES: Mapping[str, tuple[tuple[str, int, str], ...]] = {
     ),
     "TensorEntry": (("key", 1, "string"), ("value", 2, "Tensor")),
     "DefaultEntry": (("key", 1, "string"),),
-    "Tensor": (("dtype", 2, "DataType"), ("tensor_shape", 3, "Shape")),
+    "Tensor": (("name", 1, "string"), ("dtype", 2, "DataType"), ("tensor_shape", 3, "Shape")),
     "Shape": (("dim", 2, "repeated Dim"), ("unknown_rank", 3, "bool")),
     "Dim": (("size", 1, "int64"),),
 }
@@ -99,18 +99,34 @@ def read_signature(folder: Path, name: str | None = "serving_default") -> Signat
         )
     signatures = {entry.key: entry.value for entry in graphs[0].signature_def}
     usable = sorted(key for key, value in signatures.items() if value.inputs)
+    plain = [key for key in usable if not _composites(signatures[key])]
     if name is None:
-        name = "serving_default" if "serving_default" in usable or not usable else usable[0]
+        some = plain or usable
+        name = "serving_default" if "serving_default" in some or not some else some[0]
     if name not in usable:
         raise ModelError(
             f"{file}: no signature {name!r} with inputs (it has {', '.join(usable) or 'none'})"
             + (f"; say --signature {usable[0]}" if usable else "; pass signatures= to tf.saved_model.save")
         )
     found = signatures[name]
+    if held := _composites(found):
+        raise ModelError(
+            f"{file}: signature {name!r} cannot be served: {', '.join(map(repr, held))} "
+            f"{'has' if len(held) == 1 else 'have'} several components (ragged or sparse), which "
+            "TensorFlow Serving neither takes nor gives; export a signature of the components"
+            + (f", or say --signature {plain[0]}" if plain else "")
+        )
     return Signature(
         name, _specs(found.inputs, file), _specs(found.outputs, file, refuse=False),
         tuple(sorted(entry.key for entry in found.defaults)),
     )
+
+
+def _composites(signature: Any) -> list[str]:
+    """Inputs and outputs that are no single tensor of the graph: they have no name there, and a
+    server that fetches or feeds the empty name is told that there is no such tensor."""
+    entries = [*signature.inputs, *signature.outputs]
+    return sorted(entry.key for entry in entries if not entry.value.name)
 
 
 def _specs(entries: Any, file: Path, *, refuse: bool = True) -> dict[str, TensorSpec]:
@@ -119,14 +135,11 @@ def _specs(entries: Any, file: Path, *, refuse: bool = True) -> dict[str, Tensor
     for entry in sorted(entries, key=lambda entry: entry.key):
         dtype, shape = DTYPES.get(entry.value.dtype), entry.value.tensor_shape
         if dtype is None and refuse:
-            what = f"TensorFlow's type {entry.value.dtype}" if entry.value.dtype else (
-                "several components (ragged or sparse)"
-            )
             raise ModelError(
-                f"{file}: tensor {entry.key!r} has {what}, which requests cannot carry; usable are "
-                f"{', '.join(DTYPES.values())}"
+                f"{file}: tensor {entry.key!r} has TensorFlow's type {entry.value.dtype}, which "
+                f"requests cannot carry; usable are {', '.join(DTYPES.values())}"
             )
-        dtype = dtype or COMPOSITE
+        dtype = dtype or OTHER
         sizes = tuple(None if dim.size < 0 else dim.size for dim in shape.dim)
         specs[entry.key] = TensorSpec(dtype, None if shape.unknown_rank else sizes)
     return specs

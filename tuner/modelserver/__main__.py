@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from tuner.modelserver import flags
 from tuner.modelserver.hush import hushed
-from tuner.modelserver.status import ServingError
+from tuner.modelserver.status import Code, ServingError
 
 _LOG = logging.getLogger("tuner.modelserver")
 EXIT_FAILED = 255
@@ -26,6 +26,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ServingError as error:
         print(f"{error.message}\n{flags.usage()}", file=sys.stderr)
         return EXIT_FAILED
+    if options.version:
+        return _print_versions()
+    try:
+        oddities = flags.check(options)
+    except ServingError as error:
+        return _failed(error)
+    for oddity in oddities:
+        _LOG.warning("%s", oddity)
     for name in ignored:
         _LOG.warning("Flag --%s is accepted but ignored by this server", name)
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # no search for a GPU's driver at start
@@ -34,9 +42,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         from tuner.modelserver import server as server_module
         from tuner.modelserver import session
 
-    if options.version:
-        print(server_module.versions())
-        return 0
     try:
         with hushed():
             session.find_devices(options)
@@ -45,10 +50,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         server_module.install_signal_handlers(server)
         server.start()
     except (ServingError, OSError) as error:
-        message = error.message if isinstance(error, ServingError) else str(error)
-        print(f"Failed to start server. Error: {message}", file=sys.stderr, flush=True)
-        return EXIT_FAILED
+        return _failed(error)
     server.wait()
+    return 0
+
+
+def _failed(error: Exception) -> int:
+    if not isinstance(error, ServingError):  # a port or a socket
+        error = ServingError(Code.INVALID_ARGUMENT, str(error))
+    print(f"Failed to start server. Error: {error}", file=sys.stderr, flush=True)
+    return EXIT_FAILED
+
+
+def _print_versions() -> int:
+    with hushed():
+        from tuner.modelserver.server import versions
+    print(versions())
     return 0
 
 

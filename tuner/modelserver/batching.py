@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner.modelserver.flags import schedulable_cpus
+from tuner.modelserver.flags import MOST_THREADS, schedulable_cpus
 from tuner.modelserver.protos import BatchingParameters, read_text_proto
 from tuner.modelserver.status import invalid_argument
 
@@ -45,12 +44,24 @@ class BatchingOptions:
         return options
 
     def _check(self) -> None:
+        threads = self.num_batch_threads
+        if threads < 1:
+            raise invalid_argument(f"num_batch_threads must be positive; was {threads}")
+        if threads > MOST_THREADS:
+            raise invalid_argument(
+                f"num_batch_threads must be at most {MOST_THREADS}; was {threads}"
+            )
+
+    def check_queue(self) -> None:
+        """What TensorFlow Serving finds out when it makes a version's queue: the load fails then.
+
+        Raises:
+            ServingError: INVALID_ARGUMENT that names the field and what would be right.
+        """
         for name, least in (
             ("max_batch_size", 1),
             ("batch_timeout_micros", 0),
-            ("max_enqueued_batches", 1),
-            ("num_batch_threads", 1),
-            ("max_execution_batch_size", 1),
+            ("max_enqueued_batches", 0),
         ):
             if getattr(self, name) < least:
                 raise invalid_argument(
@@ -62,28 +73,12 @@ class BatchingOptions:
                 "Last entry in allowed_batch_sizes must match max_batch_size; last entry was "
                 f"{sizes[-1]}; expected {self.max_batch_size}"
             )
-        if any(a >= b for a, b in itertools.pairwise(sizes)) or (sizes and sizes[0] < 1):
-            raise invalid_argument(
-                f"allowed_batch_sizes must be positive and increase; was {list(sizes)}"
-            )
-        if self.max_execution_batch_size > self.max_batch_size:
-            raise invalid_argument(
-                "max_execution_batch_size must be at most max_batch_size; was "
-                f"{self.max_execution_batch_size} > {self.max_batch_size}"
-            )
-
-    def op_batch_sizes(self) -> tuple[int, ...]:
-        """``allowed_batch_sizes`` as the op BatchFunction wants it.
-
-        The op takes the last allowed size as the largest batch to execute when it splits, so a
-        smaller max_execution_batch_size without allowed sizes becomes every size up to it.
-        """
         largest = self.max_execution_batch_size
-        if not self.enable_large_batch_splitting or largest == self.max_batch_size:
-            return self.allowed_batch_sizes
-        if not self.allowed_batch_sizes:
-            return tuple(range(1, largest + 1))
-        return (*(size for size in self.allowed_batch_sizes if size < largest), largest)
+        if self.enable_large_batch_splitting and not 1 <= largest <= self.max_batch_size:
+            raise invalid_argument(
+                "max_execution_batch_size must be at most max_batch_size and at least 1; was "
+                f"{largest} of {self.max_batch_size}"
+            )
 
 
 def read_options(path: str | Path | None) -> BatchingOptions:

@@ -7,7 +7,7 @@ A flag without a meaning here is accepted and reported as ignored at start. Two 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -31,6 +31,23 @@ def schedulable_cpus() -> int:
     return len(os.sched_getaffinity(0))
 
 
+_PARALLELISM = (
+    "tensorflow_session_parallelism",
+    "tensorflow_intra_op_parallelism",
+    "tensorflow_inter_op_parallelism",
+)
+MOST_THREADS = 4096
+"""Of any pool: TensorFlow makes them all at once, and the process ends where it cannot."""
+_INT32 = 2**31 - 1
+_LIMITS = {
+    "port": (0, 65535),
+    "rest_api_port": (0, 65535),
+    "grpc_max_threads": (1, _INT32),
+    "rest_api_num_threads": (1, _INT32),
+    "rest_api_timeout_in_ms": (0, _INT32),
+    "response_cache_bytes": (0, 2**63 - 1),
+    **dict.fromkeys(_PARALLELISM, (-_INT32, MOST_THREADS)),
+}
 _NO_GPU = "this server runs on CPUs"
 _NO_TFLITE = "TensorFlow Lite models are not served"
 
@@ -43,7 +60,7 @@ def flag_table() -> tuple[Flag, ...]:
         Flag("grpc_socket_path", "", "UNIX socket the gRPC API also listens on"),
         Flag("rest_api_port", 0, "port of the REST API; 0: off"),
         Flag("rest_api_num_threads", 4 * cpus, "REST requests answered at once, and one more"),
-        Flag("rest_api_timeout_in_ms", 30000, "time limit of a REST request"),
+        Flag("rest_api_timeout_in_ms", 30000, "time limit of a REST request; 0: none"),
         Flag("enable_batching", False, "batch requests"),
         Flag("batching_parameters_file", "", "BatchingParameters, text format"),
         Flag(
@@ -61,7 +78,9 @@ def flag_table() -> tuple[Flag, ...]:
         Flag("model_base_path", "", "folder that holds the numbered versions"),
         Flag("num_load_threads", 0, "threads that load versions; 0: one a CPU"),
         Flag(
-            "num_unload_threads", 0, "threads that unload versions",
+            "num_unload_threads",
+            0,
+            "threads that unload versions",
             ignored="a version is unloaded in the thread of its last request",
         ),
         Flag("max_num_load_retries", 5, "attempts at loading a version after the first failed"),
@@ -126,36 +145,27 @@ def _show(value: Value) -> str:
 
 
 def parse(argv: Sequence[str]) -> tuple[SimpleNamespace, list[str]]:
-    """Parse ``--name=value`` or ``--name value``; a switch is ``--name`` or ``--name=true|false``.
+    """Parse ``--name=value``; a switch is ``--name`` or ``--name=true|false``.
 
     Returns:
         The values, one attribute a flag, and the names of given flags that are ignored here.
 
     Raises:
-        ServingError: INVALID_ARGUMENT for an unknown flag, a bad value or a forbidden combination.
+        ServingError: INVALID_ARGUMENT for an unknown flag or a bad value.
     """
     table = {flag.name: flag for flag in flag_table()}
     values: dict[str, Value] = {name: flag.default for name, flag in table.items()}
     given: list[str] = []
-    rest = list(argv)
-    while rest:
-        argument = rest.pop(0)
-        name, has_value, text = argument.partition("=")
-        name = name.removeprefix("-").removeprefix("-")
-        if not argument.startswith("-") or name not in table:
+    for argument in argv:
+        name, has_value, text = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or name not in table:
             raise invalid_argument(f"unknown argument: {argument}")
         flag = table[name]
         if not has_value and not isinstance(flag.default, bool):
-            if not rest:
-                raise invalid_argument(f"--{name} needs a value")
-            text = rest.pop(0)
-        elif not has_value:
-            text = "true"
-        values[name] = _convert(flag, text)
+            raise invalid_argument(f"--{name} needs a value: --{name}=VALUE")
+        values[name] = _convert(flag, text if has_value else "true")
         given.append(name)
-    options = SimpleNamespace(**values)
-    _check(options)
-    return options, [name for name in dict.fromkeys(given) if table[name].ignored]
+    return SimpleNamespace(**values), [n for n in dict.fromkeys(given) if table[n].ignored]
 
 
 def _convert(flag: Flag, text: str) -> Value:
@@ -173,21 +183,25 @@ def _convert(flag: Flag, text: str) -> Value:
         raise invalid_argument(f"--{flag.name}={text}: expected {kind}") from None
 
 
-def _check(options: SimpleNamespace) -> None:
-    if options.version:
-        return
+def check(options: SimpleNamespace) -> list[str]:
+    """Warnings about values that TensorFlow Serving takes without doing what they say.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT, a forbidden combination, in its words, or a number that no
+            server can have.
+    """
     if not options.model_base_path and not options.model_config_file:
-        raise invalid_argument("Both --model_base_path and --model_config_file are empty")
+        raise invalid_argument(
+            "Both server_options.model_base_path and server_options.model_config_file are empty!"
+        )
     if options.port == 0 and not options.grpc_socket_path:
-        raise invalid_argument("server_options.grpc_port is not set.")
+        raise invalid_argument(
+            "At least one of server_options.grpc_port or server_options.grpc_socket_path must be "
+            "set."
+        )
     if options.batching_parameters_file and not options.enable_batching:
         raise invalid_argument(
             "server_options.batching_parameters_file is set without setting "
-            "server_options.enable_batching to true."
-        )
-    if options.enable_per_model_batching_parameters and not options.enable_batching:
-        raise invalid_argument(
-            "server_options.enable_per_model_batching_parameters is set without setting "
             "server_options.enable_batching to true."
         )
     if (
@@ -196,18 +210,24 @@ def _check(options: SimpleNamespace) -> None:
         and options.tensorflow_inter_op_parallelism > 0
     ):
         raise invalid_argument(
-            "Either configure tensorflow_session_parallelism, or "
-            "tensorflow_intra_op_parallelism and tensorflow_inter_op_parallelism; not all three."
+            "Either configure server_options.tensorflow_session_parallelism or "
+            "(server_options.tensorflow_intra_op_parallelism, "
+            "server_options.tensorflow_inter_op_parallelism) separately. You cannot configure all."
         )
-    if options.mixed_precision not in ("", "bfloat16"):
-        raise invalid_argument(f"--mixed_precision={options.mixed_precision}: expected bfloat16")
     if options.rest_api_port and options.rest_api_port == options.port:
         raise invalid_argument("--rest_api_port must differ from --port")
-    for name in ("port", "rest_api_port"):
-        if not 0 <= getattr(options, name) <= 65535:
-            raise invalid_argument(f"--{name}={getattr(options, name)}: expected 0..65535")
-    for name in ("grpc_max_threads", "rest_api_num_threads", "rest_api_timeout_in_ms"):
-        if getattr(options, name) < 1:
-            raise invalid_argument(f"--{name}={getattr(options, name)}: expected at least 1")
-    if options.response_cache_bytes < 0:
-        raise invalid_argument("--response_cache_bytes: expected at least 0")
+    for name, (least, most) in _LIMITS.items():
+        value = getattr(options, name)
+        if not least <= value <= most:
+            raise invalid_argument(f"--{name}={value}: expected {least} to {most}")
+    return list(_oddities(options))
+
+
+def _oddities(options: SimpleNamespace) -> Iterator[str]:
+    if options.enable_per_model_batching_parameters and not options.enable_batching:
+        yield "--enable_per_model_batching_parameters does nothing without --enable_batching"
+    if options.mixed_precision not in ("", "bfloat16"):
+        yield f"--mixed_precision={options.mixed_precision} does nothing: only bfloat16 does"
+    for name in _PARALLELISM:
+        if getattr(options, name) < 0:
+            yield f"--{name}={getattr(options, name)} is taken for 0, automatic"

@@ -6,14 +6,16 @@ Methods take and give raw bytes, so that each message is decoded once and where 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from concurrent import futures
 from typing import Protocol
 
 import grpc
 
+from tuner.modelserver import deadline
 from tuner.modelserver.http2.transport import Http2Server, Method
-from tuner.modelserver.status import as_serving_error, invalid_argument
+from tuner.modelserver.status import as_serving_error
 
 _LOG = logging.getLogger(__name__)
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
@@ -66,7 +68,8 @@ def build(
 def _number(arguments: dict[str, int | str], key: str) -> int | None:
     value = arguments.pop(key, None)
     if isinstance(value, str):
-        raise invalid_argument(f"--grpc_channel_arguments: {key}={value}: expected a number")
+        _LOG.warning("Channel argument %s=%s is no number and is ignored", key, value)
+        return None
     return value
 
 
@@ -130,6 +133,8 @@ class _Handlers(grpc.GenericRpcHandler):
 def _unary(method: Callable[[bytes], bytes]) -> grpc.RpcMethodHandler:
     def handle(body: bytes, context: grpc.ServicerContext) -> bytes:
         try:
+            left_s = context.time_remaining()
+            deadline.begin(None if left_s is None else time.monotonic() + left_s)
             return method(body)
         except Exception as error:  # noqa: BLE001 - every failure is answered with its status
             failure = as_serving_error(error)

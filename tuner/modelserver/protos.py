@@ -18,7 +18,7 @@ from google.protobuf import (
 )
 from google.protobuf.message import Message
 
-from tuner.modelserver.status import invalid_argument
+from tuner.modelserver.status import Code, ServingError, invalid_argument
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _SCALARS = {"int64": _Field.TYPE_INT64, "bool": _Field.TYPE_BOOL, "string": _Field.TYPE_STRING}
@@ -98,16 +98,33 @@ HealthCheckResponse = _CLASSES["grpc.health.v1.HealthCheckResponse"]
 M = TypeVar("M", bound=Message)
 
 
+def read_nonempty(path: str | Path) -> str:
+    """The text of a file, UTF-8.
+
+    Raises:
+        ServingError: it cannot be read, or is empty.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        code = Code.NOT_FOUND if missing else Code.FAILED_PRECONDITION
+        raise ServingError(code, f"{path}; {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise invalid_argument(f"Invalid protobuf file: '{path}': {error}") from None
+    if not text:
+        raise invalid_argument(f"{path}; Invalid argument: the file is empty")
+    return text
+
+
 def read_text_proto(path: str | Path, message: M) -> M:
     """Fill ``message`` from a text-format file and return it.
 
     Raises:
-        ServingError: INVALID_ARGUMENT that names the file, and line and column where it is wrong.
+        ServingError: NOT_FOUND, INVALID_ARGUMENT: it names the file, and line and column where it
+            is wrong. TensorFlow Serving does not take an empty file either.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise invalid_argument(f"Cannot read '{path}': {error}") from None
+    text = read_nonempty(path)
     try:
         return text_format.Parse(text, message)
     except text_format.ParseError as error:

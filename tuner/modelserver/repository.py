@@ -268,7 +268,7 @@ class Repository:
             version.state, version.error = ModelVersionStatus.END, _no_folder(model, version)
             _LOG.error("%s", version.error.message)
             return
-        for attempt in range(self._retry.retries + 1):
+        for attempt in range(max(0, self._retry.retries) + 1):
             try:
                 version.servable = self._load(model.name, version.number, version.path)
             except Exception as error:  # noqa: BLE001 - whatever a model does, the server lives

@@ -20,7 +20,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from tuner.modelserver import json_answer, json_request, json_tensor
+from tuner.modelserver import deadline, json_answer, json_request, json_tensor
 from tuner.modelserver.executor import Servable, Signature
 from tuner.modelserver.http1.body import Content
 from tuner.modelserver.http1.head import Head
@@ -60,7 +60,7 @@ class RestApi:
 
     Args:
         metrics_path: where Prometheus reads; ``None``: nowhere.
-        timeout_s: a request that takes longer is cancelled and answered with DEADLINE_EXCEEDED.
+        timeout_s: a request that takes longer is cancelled; ``None``: none is.
         cors: answer pages of other origins.
     """
 
@@ -72,29 +72,29 @@ class RestApi:
         *,
         metrics: Metrics | None,
         metrics_path: str | None,
-        timeout_s: float,
+        timeout_s: float | None,
         cors: bool = False,
     ) -> None:
         self._api, self._inference, self._models = api, inference, models
         self._metrics, self._metrics_path = metrics, metrics_path
         self._timeout_s, self._cors = timeout_s, cors
         self._kinds: WeakKeyDictionary[Signature, json_tensor.Kinds] = WeakKeyDictionary()
-        self._verbs: dict[str, Callable[[model_pb2.ModelSpec, Content, float], bytes]] = {
+        self._verbs: dict[str, Callable[[model_pb2.ModelSpec, Content], bytes]] = {
             "predict": self._predict, "classify": self._classify, "regress": self._regress,
         }
 
     def answer(self, head: Head, body: Content) -> Response:
         """The answer to a request that has come whole; never raises."""
-        deadline_s = time.monotonic() + self._timeout_s
-        response = self._answered(head, body, deadline_s)
+        deadline.begin(None if self._timeout_s is None else time.monotonic() + self._timeout_s)
+        response = self._answered(head, body)
         return response._replace(headers=_CORS) if self._cors and head.origin else response
 
-    def _answered(self, head: Head, body: Content, deadline_s: float) -> Response:
+    def _answered(self, head: Head, body: Content) -> Response:
         try:
             if head.method == "POST":
                 route = _route(head.target)
                 if route is not None:
-                    return Response(200, self._verbs[route.verb](route.spec, body, deadline_s))
+                    return Response(200, self._verbs[route.verb](route.spec, body))
             return self._other(head)
         except _NoVersion:
             return Response(400, b"")
@@ -102,10 +102,10 @@ class RestApi:
             failure = as_serving_error(error)
         return Response(HTTP_STATUS[failure.code], json_answer.error(failure.message))
 
-    def _predict(self, spec: model_pb2.ModelSpec, body: Content, deadline_s: float) -> bytes:
+    def _predict(self, spec: model_pb2.ModelSpec, body: Content) -> bytes:
         def answer(servable: Servable) -> bytes:
             return self._api.cached(
-                servable, "", memoryview(body), lambda: self._predict_now(servable, body, deadline_s)
+                servable, "", memoryview(body), lambda: self._predict_now(servable, body)
             )
 
         try:
@@ -115,7 +115,7 @@ class RestApi:
                 json_request.parse(body)  # a body that is no JSON is said before an unknown model
             raise
 
-    def _predict_now(self, servable: Servable, body: Content, deadline_s: float) -> bytes:
+    def _predict_now(self, servable: Servable, body: Content) -> bytes:
         document = json_request.parse(body)
         name = document.get("signature_name", "")
         key = name or "serving_default"
@@ -129,16 +129,16 @@ class RestApi:
             raise invalid_argument(f"Failed to get input map for signature: {name or 'DEFAULT'}")
         booleans = b"true" in body or b"false" in body
         inputs, by_row = json_request.predict_inputs(document, kinds, booleans)
-        _, names, outputs = self._inference.run(servable, name, inputs, deadline_s=deadline_s)
+        _, names, outputs = self._inference.run(servable, name, inputs)
         return json_answer.predict_outputs(names, outputs, by_row)
 
-    def _classify(self, spec: model_pb2.ModelSpec, body: Content, deadline_s: float) -> bytes:
+    def _classify(self, spec: model_pb2.ModelSpec, body: Content) -> bytes:
         request = classification_pb2.ClassificationRequest()
         self._fill(request, spec, body)
         response = self._api.counted(
             spec,
             "classify",
-            lambda one: self._inference.classify(one, request, deadline_s=deadline_s),
+            lambda one: self._inference.classify(one, request),
         )
         return json_answer.results(
             [
@@ -150,13 +150,13 @@ class RestApi:
             ]
         )
 
-    def _regress(self, spec: model_pb2.ModelSpec, body: Content, deadline_s: float) -> bytes:
+    def _regress(self, spec: model_pb2.ModelSpec, body: Content) -> bytes:
         request = regression_pb2.RegressionRequest()
         self._fill(request, spec, body)
         response = self._api.counted(
             spec,
             "regress",
-            lambda one: self._inference.regress(one, request, deadline_s=deadline_s),
+            lambda one: self._inference.regress(one, request),
         )
         return json_answer.results(
             [json_answer.single(value) for value in response.values]

@@ -21,11 +21,17 @@ from tuner.modelserver.executor import ExecutionSettings, Servable
 from tuner.modelserver.flags import schedulable_cpus
 from tuner.modelserver.http1.server import Http1Server
 from tuner.modelserver.http2.transport import Method
+from tuner.modelserver.idle_threads import IdleThreads
 from tuner.modelserver.inference import Api, Inference
 from tuner.modelserver.metrics import Metrics
 from tuner.modelserver.model_config import single_model_config
 from tuner.modelserver.model_service import HealthService, ModelService
-from tuner.modelserver.protos import MonitoringConfig, SSLConfig, read_text_proto
+from tuner.modelserver.protos import (
+    MonitoringConfig,
+    SSLConfig,
+    read_nonempty,
+    read_text_proto,
+)
 from tuner.modelserver.repository import LabelRules, Repository, RetryPolicy
 from tuner.modelserver.scheduler import BatchScheduler
 from tuner.modelserver.session import session_config
@@ -37,6 +43,7 @@ _PREDICTION = "tensorflow.serving.PredictionService"
 _MODEL = "tensorflow.serving.ModelService"
 _HEALTH = "grpc.health.v1.Health"
 _GRACE_S = 5.0
+_DEFAULT_TAGS = ("serve",)
 
 
 class Server:
@@ -48,9 +55,16 @@ class Server:
 
     def __init__(self, options: SimpleNamespace) -> None:
         self._options = options
+        for path in (options.platform_config_file, options.thread_pool_factory_config_file):
+            if path:  # of no meaning here, but where it cannot be read production does not start
+                read_nonempty(path)
+        self._rest_refusal = ""
         monitoring = MonitoringConfig()
-        if options.monitoring_config_file:
-            read_text_proto(options.monitoring_config_file, monitoring)
+        if options.monitoring_config_file and options.rest_api_port:
+            try:
+                read_text_proto(options.monitoring_config_file, monitoring)
+            except ServingError as error:
+                self._rest_refusal = f"The REST API stays closed: {error.message}"
         prometheus = monitoring.prometheus_config
         self._metrics_path = (
             (prometheus.path or rest.PROMETHEUS_PATH) if prometheus.enable else None
@@ -60,10 +74,11 @@ class Server:
         batching = scheduler = None
         if options.enable_batching:
             batching = read_options(options.batching_parameters_file or None)
-            scheduler = BatchScheduler(config, batching.num_batch_threads)
+            scheduler = BatchScheduler(batching.num_batch_threads)
+            self._idle_threads = IdleThreads(config, batching.num_batch_threads)
         self._settings = ExecutionSettings(
             config=config,
-            tags=tuple(filter(None, options.saved_model_tags.split(","))),
+            tags=tuple(filter(None, options.saved_model_tags.split(","))) or _DEFAULT_TAGS,
             batching=batching,
             scheduler=scheduler,
             per_model_batching=options.enable_per_model_batching_parameters,
@@ -101,13 +116,15 @@ class Server:
         """
         options = self._options
         self.repository.apply(self._model_config())
-        self.repository.wait_until_served(options.file_system_poll_wait_seconds or 1)
+        self.repository.wait_until_served(max(1, options.file_system_poll_wait_seconds))
         if options.file_system_poll_wait_seconds > 0:
             self.repository.poll_every(options.file_system_poll_wait_seconds)
         if options.model_config_file and options.model_config_file_poll_wait_seconds > 0:
             threading.Thread(target=self._poll_config, name="config-poller", daemon=True).start()
         models = ModelService(self.repository)
-        if options.rest_api_port:
+        if self._rest_refusal:  # as in TensorFlow Serving, whose gRPC API serves all the same
+            _LOG.error("%s", self._rest_refusal)
+        elif options.rest_api_port:
             self._start_rest(models)
         self._start_grpc(models)
         _LOG.info("Ready: %s", ", ".join(self._addresses()))
@@ -131,7 +148,7 @@ class Server:
             yield f"gRPC at {options.bind_address}:{options.port}"
         if options.grpc_socket_path:
             yield f"gRPC at unix:{options.grpc_socket_path}"
-        if options.rest_api_port:
+        if options.rest_api_port and not self._rest_refusal:
             yield f"REST at http://{options.bind_address}:{options.rest_api_port}/v1/models/"
         if self._metrics_path and options.rest_api_port:
             yield f"metrics at {self._metrics_path}"
@@ -173,7 +190,7 @@ class Server:
             models,
             metrics=self._metrics,
             metrics_path=self._metrics_path,
-            timeout_s=options.rest_api_timeout_in_ms / 1e3,
+            timeout_s=options.rest_api_timeout_in_ms / 1e3 or None,
             cors=options.enable_cors_support,
         )
         # TensorFlow Serving's event loop holds one of them for ever.

@@ -27,9 +27,9 @@ def session_config(options: SimpleNamespace) -> config_pb2.ConfigProto:
     config = config_pb2.ConfigProto()
     if options.tensorflow_session_config_file:
         read_text_proto(options.tensorflow_session_config_file, config)
-    both = options.tensorflow_session_parallelism
-    config.intra_op_parallelism_threads = both or options.tensorflow_intra_op_parallelism
-    config.inter_op_parallelism_threads = both or options.tensorflow_inter_op_parallelism
+    both = max(0, options.tensorflow_session_parallelism)
+    config.intra_op_parallelism_threads = both or max(0, options.tensorflow_intra_op_parallelism)
+    config.inter_op_parallelism_threads = both or max(0, options.tensorflow_inter_op_parallelism)
     if options.mixed_precision == "bfloat16":
         rewrites = config.graph_options.rewrite_options
         rewrites.auto_mixed_precision_onednn_bfloat16 = rewriter_config_pb2.RewriterConfig.ON
