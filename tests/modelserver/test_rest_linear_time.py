@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
+import math
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -26,12 +28,9 @@ Run = Callable[[], object]
 
 
 def cpu_s(run: Run) -> float:
-    def once() -> float:
-        begun = time.thread_time()
-        run()
-        return time.thread_time() - begun
-
-    return min(once() for _ in range(3))
+    begun = time.thread_time()
+    run()
+    return time.thread_time() - begun
 
 
 def refused(work: Run) -> Run:
@@ -176,7 +175,7 @@ HTTP: dict[str, tuple[Callable[[int], Run], int]] = {
     "tiny chunks": (chunked(1), 20_000),
     "large chunks": (chunked(100_000), 200),
     "a body of known length": (sized, 20_000_000),
-    "gzip of zeros": (unpacking(b"\0"), 60_000_000),
+    "gzip of zeros": (unpacking(b"\0"), 24_000_000),
     "gzip of noise": (unpacking(b""), 20_000_000),
     "many headers": (
         served(lambda n: b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * n + b"\r\n", 1 << 15), 100_000),
@@ -193,11 +192,26 @@ CASES = {f"{group}: {name}": case for group, cases in
          (("json", JSON), ("answer", ANSWERS), ("http", HTTP)) for name, case in cases.items()}
 
 
+@pytest.fixture
+def no_collections() -> Iterator[None]:
+    """A collection goes through whatever the other tests left behind."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_twice_the_size_costs_at_most_three_times_as_much(name: str) -> None:
+def test_twice_the_size_costs_at_most_three_times_as_much(name: str, no_collections: None) -> None:
+    """The least of a few runs each, taken in turn; of more where a neighbour may have disturbed."""
     made, count = CASES[name]
-    half, whole = cpu_s(made(count // 2)), cpu_s(made(count))
-    assert whole <= 3 * half + 0.01, f"{half:.3f} s and {whole:.3f} s"
+    run_half, run_whole = made(count // 2), made(count)
+    half = whole = math.inf
+    for tries in range(8):
+        half, whole = min(half, cpu_s(run_half)), min(whole, cpu_s(run_whole))
+        if tries and whole <= 3 * half + 0.005:
+            return
+    raise AssertionError(f"{half:.3f} s and {whole:.3f} s")
 
 
 def test_an_answer_of_22_mb_costs_a_fraction_of_a_second() -> None:
