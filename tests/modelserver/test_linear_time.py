@@ -20,7 +20,7 @@ from tuner.modelserver import examples, model_config
 from tuner.modelserver.http2 import frames
 from tuner.modelserver.http2.connection import Connection
 from tuner.modelserver.http2.headers import HeadReader, RequestHead
-from tuner.modelserver.http2.request import PREFIX_BYTES, Request
+from tuner.modelserver.http2.request import Request
 from tuner.modelserver.protos import read_text_proto
 from tuner.modelserver.tensors import encode_predict_response, to_array
 from tuner.modelserver.wire import read_predict_request
