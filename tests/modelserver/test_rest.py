@@ -29,6 +29,7 @@ def server(start_server, models, tmp_path_factory):
         f"--monitoring_config_file={folder / 'monitoring.txt'}",
         "--response_cache_bytes=100000",
         "--rest_api_num_threads=2",
+        "--allow_version_labels_for_unavailable_models=true",
     ) as running:
         yield running
 
@@ -74,6 +75,9 @@ def test_nan_and_infinity_are_numbers_both_ways(server):
     body = '{"instances": [NaN, Infinity, -Infinity]}'
     response = server.rest("POST", "/v1/models/half:predict", data=body)
     assert response.text == '{"predictions": [NaN, Infinity, -Infinity]}'
+    body = '{"inputs": [-NaN, Inf, -Inf, 1e39, -1e39, 123456789012345678901234567890]}'
+    response = server.rest("POST", "/v1/models/half:predict", data=body)
+    assert response.text == '{"outputs": [NaN, Infinity, -Infinity, Infinity, -Infinity, 6.1728395e+28]}'
 
 
 def test_a_gzipped_body_is_read(server):
@@ -109,12 +113,24 @@ def test_bytes_travel_as_base64(server):
         ("/v1/models/half:predict", {"instances": []}, 400, "No values in 'instances'"),
         ("/v1/models/half:predict", {"instances": ["a"]}, 400, "Type: String is not of expected"),
         ("/v1/models/half:predict", {"instances": [[1, 2], [3]]}, 400, "element: 1"),
-        ("/v1/models/half:predict", {"instances": [{"y": 1}]}, 400, "keys must be equal to: x"),
+        ("/v1/models/half:predict", {"instances": [{}]}, 400, "keys must be equal to: x"),
+        (
+            "/v1/models/half:predict",
+            {"instances": [{"x": 1}, {"x": 1, "y": 1}]},
+            400,
+            ("Failed to process element: 1 key: y of 'instances' list. Error: INVALID_ARGUMENT: JSON "
+            "object: does not have named input: y"),
+        ),
         ("/v1/models/half:predict", {"inputs": {"y": [1]}}, 400, "Missing named input: x"),
-        ("/v1/models/half:predict", {"instances": [1e300]}, 400, "without loss of precision"),
         ("/v1/models/half:predict", {"instances": [1], "signature_name": "q"}, 400, "not found in"),
         ("/v1/models/text:predict", {"instances": [{"b64": "*"}]}, 400, "base64"),
         ("/v1/models/half:dream", {}, 400, "Malformed request: POST /v1/models/half:dream"),
+        ("/v1/models/half:Predict", {}, 400, "Malformed request: POST /v1/models/half:Predict"),
+        ("/v1/models/half:predict/", {}, 400, "Malformed request: POST /v1/models/half:predict/"),
+        ("/v1/models/half%3Apredict", {}, 400, "Malformed request: POST /v1/models/half%3Apredict"),
+        ("/v1/models/half:predict?x=1", {}, 400, "request: POST /v1/models/half:predict?x=1"),
+        ("/v1//models/half:predict", {}, 400, "Malformed request: POST /v1//models/half:predict"),
+        ("/v1/models/a%20b:predict", {"instances": [1]}, 404, "Latest(a b)"),
     ],
 )
 def test_a_refused_request_says_what_tensorflow_serving_says(
@@ -177,8 +193,8 @@ def test_metrics_count_requests_under_tensorflow_servings_names(server):
 
     assert grown(name.format("OK")) == 2
     assert grown(name.format("INVALID_ARGUMENT")) == 1
-    for entrypoint in ("GRPC", "REST"):
-        labels = f'{{model_name="half",API="Predict",entrypoint="{entrypoint}"}}'
+    for api, entrypoint in (("Predict", "GRPC"), ("predict", "REST")):
+        labels = f'{{model_name="half",API="{api}",entrypoint="{entrypoint}"}}'
         assert grown(f":tensorflow:serving:request_latency_count{labels}") == 1
     assert int(
         after[
@@ -215,15 +231,113 @@ def test_head_is_answered_without_a_body(server):
     assert server.rest("GET", "/v1/models/half").status_code == 200
 
 
-def test_a_version_of_any_length_is_refused_in_words(server):
+def test_a_version_of_any_length_is_refused_without_a_word_as_the_real_server_does(server):
     for digits in ("9" * 19, "9" * 5000):
-        status, answer = _post(server, f"/v1/models/half/versions/{digits}:predict", {"instances": [1]})
-        assert status == 400 and "Failed to convert version" in answer["error"]
+        for method, path in (("POST", ":predict"), ("GET", ""), ("GET", "/metadata")):
+            answer = server.rest(method, f"/v1/models/half/versions/{digits}{path}", data="{}")
+            assert (answer.status_code, answer.content) == (400, b"")
     padded = f"/v1/models/half/versions/{'0' * 30}1:predict"
     assert _post(server, padded, {"instances": [1.0]})[0] == 200
 
 
-def test_text_that_no_bytes_can_carry_is_a_wrong_request(server):
-    for body in ('{"signature_name": "\\ud800", "instances": [1]}', '{"instances": ["\\udfff"]}'):
+@pytest.mark.parametrize(
+    ("body", "same"),
+    [
+        (b'{"instances": ["\\udfff"]}', b'"\xed\xbf\xbf"'),
+        (b'{"instances": ["\xff\xfe"]}', b'"\xff\xfe"'),
+        (b'{"instances": [{"b64": "/w=="}]}', b'"\xff"'),
+        (b'{"instances": [{"b64": " A AEC"}]}', rb'"\u0000\u0001\u0002"'),
+        ('{"instances": ["é"]}'.encode(), '"é"'.encode()),
+    ],
+)
+def test_bytes_that_are_no_utf_8_travel_as_they_are(server, body, same):
+    response = server.rest("POST", "/v1/models/text:predict", data=body)
+    assert response.status_code == 200, response.text
+    assert same in response.content
+
+
+def test_half_a_pair_of_surrogates_is_refused(server):
+    for body in ('{"signature_name": "\\ud800", "instances": [1]}', '{"instances": ["\\ud800x"]}'):
         response = server.rest("POST", "/v1/models/text:predict", data=body)
-        assert response.status_code == 400, response.text
+        assert response.status_code == 400
+        assert "The surrogate pair in string is invalid. at offset: " in response.json()["error"]
+
+
+def test_of_doubled_keys_the_first_counts(server):
+    for body in (
+        '{"instances": [1], "instances": [5]}',
+        '{"instances": [{"x": 1, "x": 5}]}',
+        '{"signature_name": "", "instances": [1.0], "signature_name": "nope"}',
+    ):
+        response = server.rest("POST", "/v1/models/half:predict", data=body)
+        assert response.json() == {"predictions": [3.5]}
+
+
+@pytest.mark.parametrize("rest", [" x", "\0", "}", " // comment", "[1"])
+def test_what_follows_the_document_is_not_looked_at(server, rest):
+    body = '{"instances": [1]}' + rest
+    response = server.rest("POST", "/v1/models/half:predict", data=body)
+    assert response.json() == {"predictions": [3.5]}
+
+
+def test_a_body_that_is_no_json_is_said_before_an_unknown_model(server):
+    response = server.rest("POST", "/v1/models/nope:predict", data="{")
+    assert (response.status_code, response.json()) == (
+        400,
+        {"error": "JSON Parse error: Missing a name for object member. at offset: 1"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 404), ("POST", "/models/half:predict", 404), ("GET", "/metrics", 404),
+        ("PUT", "/v2/models/half", 404), ("GET", "//v1/models/half", 404), ("HEAD", "/", 404),
+        ("GET", "/monitoring/prometheus/metrics/", 404), ("TRACE", "/v1/models/half", 501),
+        ("FOO", "/v1/models/half", 501),
+    ],
+)
+def test_paths_and_methods_that_nobody_serves_get_a_page(server, method, path, status):
+    answer = server.rest(method, path)
+    assert answer.status_code == status
+    assert (answer.headers["Content-Type"], answer.headers["Connection"]) == ("text/html", "close")
+    assert ("Not Found" if status == 404 else "Not Implemented") in answer.text or method == "HEAD"
+
+
+def test_the_prometheus_page_comes_by_any_method(server):
+    for method in ("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
+        answer = server.rest(method, "/monitoring/prometheus/metrics")
+        assert (answer.status_code, answer.headers["Content-Type"]) == (200, "text/plain")
+        assert "# TYPE :tensorflow:serving:request_count counter" in answer.text
+
+
+def test_a_page_of_another_origin_may_ask_what_it_may(server, start_server, models):
+    def options(running, **headers):
+        answer = running.rest("OPTIONS", "/v1/models/half:predict", headers=headers)
+        return answer.status_code, answer.content, answer.headers.get("Access-Control-Allow-Origin")
+
+    assert options(server) == (400, b"", None)
+    assert options(server, Origin="http://a") == (200, b"", None)
+    flags = (f"--model_base_path={models / 'half'}", "--model_name=half", "--enable_cors_support")
+    with start_server(*flags) as running:
+        assert options(running, Origin="http://a") == (200, b"", "*")
+        body = '{"instances": [1]}'
+        answer = running.rest(
+            "POST", "/v1/models/half:predict", data=body, headers={"Origin": "http://a"}
+        )
+        assert answer.headers["Access-Control-Allow-Origin"] == "*"
+
+
+def test_a_label_picks_metadata_and_predictions_but_no_status(server):
+    states = server.rest("GET", "/v1/models/half/labels/nope").json()["model_version_status"]
+    assert [state["version"] for state in states] == ["2", "1"]
+    assert server.rest("GET", "/v1/models/half/labels/nope/metadata").status_code == 400
+    assert "model_version_status" in server.rest("GET", "/v1/models/half/METADATA").json()
+
+
+def test_status_and_metadata_count_as_requests(server):
+    name = ':tensorflow:serving:request_count{model_name="half",status="OK"}'
+    before = int(_metrics(server).get(name, 0))
+    server.rest("GET", "/v1/models/half")
+    server.rest("GET", "/v1/models/half/metadata")
+    assert int(_metrics(server)[name]) - before == 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,30 +79,6 @@ class BatchingOptions:
                 "max_execution_batch_size must be at most max_batch_size and at least 1; was "
                 f"{largest} of {self.max_batch_size}"
             )
-
-    def rising_batch_sizes(self) -> tuple[int, ...]:
-        """The ``allowed_batch_sizes`` that are ever taken: a batch gets the first that holds it."""
-        return tuple(
-            size
-            for size, before in zip(
-                self.allowed_batch_sizes,
-                itertools.accumulate(self.allowed_batch_sizes, max, initial=0),
-            )
-            if size > before
-        )
-
-    def op_batch_sizes(self) -> tuple[int, ...]:
-        """``allowed_batch_sizes`` as the op BatchFunction wants it.
-
-        The op takes the last allowed size as the largest batch to execute when it splits, so a
-        smaller max_execution_batch_size without allowed sizes becomes every size up to it.
-        """
-        largest, sizes = self.max_execution_batch_size, self.rising_batch_sizes()
-        if not self.enable_large_batch_splitting or largest == self.max_batch_size:
-            return sizes
-        if not sizes:
-            return tuple(range(1, largest + 1))
-        return (*(size for size in sizes if size < largest), largest)
 
 
 def read_options(path: str | Path | None) -> BatchingOptions:

@@ -20,13 +20,14 @@ import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 from tensorflow_serving.apis import predict_pb2
 
-from tuner.modelserver import padding
-from tuner.modelserver.batch_stats import BatchStats, stats_of_batch
+from tuner.modelserver import deadline, padding
+from tuner.modelserver.batch_stats import BatchStats
 from tuner.modelserver.batching import BatchingOptions, read_options
+from tuner.modelserver.flags import schedulable_cpus
 from tuner.modelserver.metrics import Metrics
 from tuner.modelserver.saved_model import INIT_SIGNATURE, Run, SavedModelSession
-from tuner.modelserver.scheduler import BatchQueue, BatchScheduler
-from tuner.modelserver.status import Code, ServingError, invalid_argument
+from tuner.modelserver.scheduler import BatchQueue, BatchScheduler, Request, Task
+from tuner.modelserver.status import Code, ServingError, as_serving_error, invalid_argument
 
 DEFAULT_SIGNATURE = "serving_default"
 _LOG = logging.getLogger(__name__)
@@ -82,42 +83,45 @@ class Signature:
             name: tf.make_ndarray(tensor) for name, tensor in definition.defaults.items()
         }
         self._feeds = [definition.inputs[name].name for name in self.input_names]
+        self._types = [
+            tf.dtypes.as_dtype(definition.inputs[name].dtype) for name in self.input_names
+        ]
         self._prepared: dict[tuple[str, ...], Run] = {}
+        self._run_joined: Run | None = None
         self._lock = threading.Lock()
+        self._scheduler: BatchScheduler | None = None
         self._queue: BatchQueue | None = None
         self._stats: BatchStats | None = None
-        self._padded: tuple[np.dtype | None, ...] = ()
-        """For each input its type where its rows may differ in shape and are padded."""
 
     def batch(
-        self, scheduler: BatchScheduler, options: BatchingOptions, stats: BatchStats | None
+        self,
+        scheduler: BatchScheduler,
+        options: BatchingOptions,
+        stats: BatchStats | None,
+        inter_op_threads: int,
     ) -> None:
-        """Run through a queue of ``scheduler`` from now on; ``stats`` counts the batches."""
-        types: list[tf.DType] = []
-        padded: list[np.dtype | None] = []
-        for name in self.input_names:
-            info = self.definition.inputs[name]
-            dtype = tf.dtypes.as_dtype(info.dtype)
-            pads = options.pad_variable_length_inputs and padding.is_variable(info)
-            types += [tf.string, tf.int64] if pads else [dtype]
-            padded.append(np.dtype(dtype.as_numpy_dtype) if pads else None)
-        results = [
-            tf.dtypes.as_dtype(self.definition.outputs[name].dtype) for name in self.output_names
-        ]
-        if stats is not None:
-            results.append(tf.float64)
-        self._padded, self._stats = tuple(padded), stats
-        self._queue = scheduler.add_queue(options, types, results, self._run_batch)
+        """Run through a queue of ``scheduler`` from now on; ``stats`` counts the batches.
+
+        A batch runs in its own thread rather than in the inter-op threads where these could do no
+        more and would not hold batches back: that spares two hops.
+        """
+        self._scheduler, self._stats = scheduler, stats
+        chain = not self._session.branches[self.key]
+        if chain and options.num_batch_threads <= inter_op_threads:
+            self._run_joined = self._session.callable(self._feeds, self._fetches(()), True)
+        self._queue = BatchQueue(options, self._run_batch)
 
     def run(
         self, inputs: Mapping[str, Any], outputs: Sequence[str] = ()
     ) -> list[np.ndarray]:
         """Run on ``inputs``; ``outputs`` picks and orders some, else all of ``output_names``.
 
-        A choice of outputs passes the batching by, as in TensorFlow Serving.
+        A choice of outputs passes the batching by, as in TensorFlow Serving. A run is cancelled
+        at the deadline of the thread's call; that of a batch when it is over for all its requests.
 
         Raises:
-            ServingError: INVALID_ARGUMENT for inputs or outputs that the signature lacks.
+            ServingError: INVALID_ARGUMENT for inputs or outputs that the signature lacks;
+                DEADLINE_EXCEEDED while it ran, RESOURCE_EXHAUSTED while it waited for a batch.
             tensorflow.errors.OpError: what TensorFlow says of the run.
         """
         if len(inputs) != len(self._feeds):
@@ -128,24 +132,49 @@ class Signature:
         except KeyError:
             self.check_names(inputs)
             raise
-        chosen = tuple(outputs)
-        if self._queue is None or chosen:
-            return self._run(chosen)(*fed)
-        if any(self._padded):
-            fed = _packed(fed, self._padded)
-        if self._stats is None:
-            return self._queue(*fed)
-        queued_at_s = time.time()
-        *results, told = self._queue(*fed)
-        self._stats.record(queued_at_s, told)
-        return results
+        chosen, deadline_s = tuple(outputs), deadline.current_s()
+        if self._queue is None or self._scheduler is None or chosen:
+            return self._run(chosen)(*fed, deadline_s=deadline_s)
+        for index, (array, dtype) in enumerate(zip(fed, self._types)):
+            if array.dtype != dtype.as_numpy_dtype and dtype != tf.string:
+                raise invalid_argument(
+                    f"Expects arg[{index}] to be {_name(dtype)} but "
+                    f"{_name(tf.dtypes.as_dtype(array.dtype))} is provided"
+                )
+        request = Request(fed, padding.rows_of(fed), deadline_s)
+        return _whole(self._scheduler.run(self._queue, request))
 
-    def _run_batch(self, *fed: np.ndarray) -> list[np.ndarray]:
-        if any(self._padded):
-            fed = tuple(_unpacked(fed, self._padded))
-        told = None if self._stats is None else stats_of_batch(len(fed[0]))
-        results = self._run(())(*fed)
-        return results if told is None else [*results, told]
+    def run_alone(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Run on exactly the inputs of the signature, batching or not."""
+        run = self._run_joined or self._run(())
+        return run(*(inputs[name] for name in self.input_names))
+
+    def _run_batch(self, tasks: Sequence[Task]) -> None:
+        assert self._queue is not None
+        now_s = time.monotonic()
+        deadlines = [task.request.deadline_s for task in tasks]
+        latest_s = None if None in deadlines else max(filter(None, deadlines))
+        try:
+            if latest_s is not None and latest_s <= now_s:
+                raise ServingError(
+                    Code.RESOURCE_EXHAUSTED,
+                    "Run() timeout exceeded while waiting in batching queue",
+                )
+            rows = [task.rows for task in tasks]
+            joined = padding.joined(
+                self._feeds, [task.inputs for task in tasks], self._queue.options
+            )
+            if self._stats is not None:
+                waits_s = [now_s - task.request.queued_s for task in tasks]
+                self._stats.record(waits_s, rows, len(joined[0]))
+            run = self._run_joined or self._run(())
+            results = run(*joined, deadline_s=latest_s)
+            for task, part in zip(tasks, padding.divided(results, rows, len(joined[0]))):
+                task.outputs = part
+        except Exception as error:  # noqa: BLE001 - whatever it is, the requests are told
+            failure = as_serving_error(error)
+            for task in tasks:
+                task.error = ServingError(failure.code, failure.message)
 
     def _run(self, outputs: tuple[str, ...]) -> Run:
         return self._prepared.get(outputs) or self._prepare(outputs)
@@ -250,7 +279,10 @@ class Servable:
         return self._specs[key]
 
     def first_inference(self) -> None:
-        """Run each signature once on zeros, so that no request pays for what is built lazily."""
+        """Run each signature once on zeros, so that no request pays for what is built lazily.
+
+        Past the batching: a load does not wait for a batch's time-out.
+        """
         for signature in self.signatures.values():
             if signature.key == INIT_SIGNATURE or not _is_plain(signature.definition):
                 continue
@@ -258,7 +290,7 @@ class Servable:
             if inputs is None:
                 continue
             try:
-                signature.run(inputs)
+                signature.run_alone(inputs)
             except tf.errors.OpError as error:
                 _LOG.info(
                     "Signature %s of %s does not take zeros: %s", signature.key, self.name, error
@@ -275,9 +307,10 @@ class Servable:
         stats = None
         if settings.metrics is not None:
             stats = BatchStats(settings.metrics)
+        inter_op_threads = settings.config.inter_op_parallelism_threads or schedulable_cpus()
         for signature in self.signatures.values():
-            if signature.input_names and _is_plain(signature.definition):
-                signature.batch(settings.scheduler, options, stats)
+            if _is_plain(signature.definition) and signature.key != INIT_SIGNATURE:
+                signature.batch(settings.scheduler, options, stats, inter_op_threads)
 
     def _spec(self, key: str) -> bytes:
         response = predict_pb2.PredictResponse()
@@ -287,20 +320,19 @@ class Servable:
         return response.SerializeToString()
 
 
-def _packed(fed: Sequence[np.ndarray], padded: Sequence[np.dtype | None]) -> list[np.ndarray]:
-    feeds: list[np.ndarray] = []
-    for array, dtype in zip(fed, padded):
-        if array.ndim == 0:
-            raise invalid_argument("Batching input tensors must have at least one dimension")
-        feeds.extend((array,) if dtype is None else padding.pack(array))
-    return feeds
+def _whole(parts: Sequence[Task]) -> list[np.ndarray]:
+    """The outputs of a request from those of its parts."""
+    for part in parts:
+        if part.error is not None:
+            raise part.error
+    if len(parts) == 1:
+        return list(parts[0].outputs or ())
+    return [np.concatenate(arrays) for arrays in zip(*(part.outputs or () for part in parts))]
 
 
-def _unpacked(fed: Sequence[np.ndarray], padded: Sequence[np.dtype | None]) -> Iterator[np.ndarray]:
-    arrays = iter(fed)
-    for dtype in padded:
-        array = next(arrays)
-        yield array if dtype is None else padding.unpack(array, next(arrays), dtype)
+def _name(dtype: tf.DType) -> str:
+    """A type by TensorFlow's own name for it in its messages."""
+    return {"float32": "float", "float64": "double", "float16": "half"}.get(dtype.name, dtype.name)
 
 
 def _is_plain(definition: meta_graph_pb2.SignatureDef) -> bool:

@@ -6,12 +6,14 @@ Methods take and give raw bytes, so that each message is decoded once and where 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from concurrent import futures
 from typing import Protocol
 
 import grpc
 
+from tuner.modelserver import deadline
 from tuner.modelserver.http2.transport import Http2Server, Method
 from tuner.modelserver.status import as_serving_error
 
@@ -131,6 +133,8 @@ class _Handlers(grpc.GenericRpcHandler):
 def _unary(method: Callable[[bytes], bytes]) -> grpc.RpcMethodHandler:
     def handle(body: bytes, context: grpc.ServicerContext) -> bytes:
         try:
+            left_s = context.time_remaining()
+            deadline.begin(None if left_s is None else time.monotonic() + left_s)
             return method(body)
         except Exception as error:  # noqa: BLE001 - every failure is answered with its status
             failure = as_serving_error(error)

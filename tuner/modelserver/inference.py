@@ -46,8 +46,6 @@ class Inference:
         as_content: Predict answers in tensor_content rather than in typed fields.
         check_method_name: refuse signatures whose method name is not the API's.
         metrics: where run times are counted, if anywhere.
-
-    ``deadline_s`` of each method is an instant of ``time.monotonic()`` at which the run ends.
     """
 
     def __init__(
@@ -64,8 +62,6 @@ class Inference:
         servable: Servable,
         request: predict_pb2.PredictRequest,
         inputs: Mapping[str, Input] | None = None,
-        *,
-        deadline_s: float | None = None,
     ) -> bytes:
         """A serialised PredictResponse; ``inputs`` where they are not in the message."""
         if inputs is None:
@@ -75,7 +71,6 @@ class Inference:
             request.model_spec.signature_name,
             inputs,
             request.output_filter,
-            deadline_s=deadline_s,
         )
         return encode_predict_response(
             servable.model_spec(signature.key), list(zip(chosen, outputs)), self._as_content
@@ -87,8 +82,6 @@ class Inference:
         signature_name: str,
         inputs: Mapping[str, Input],
         output_filter: Sequence[str] = (),
-        *,
-        deadline_s: float | None = None,
     ) -> tuple[Signature, Sequence[str], list[np.ndarray]]:
         """Predict on arrays: the signature, the outputs' names, the outputs."""
         signature = servable.signature(signature_name)
@@ -99,43 +92,37 @@ class Inference:
                 f"{{{PREDICT}, {CLASSIFY}, {REGRESS}}}. Was: {signature.method_name}",
             )
         chosen = tuple(output_filter)
-        outputs = self._execute(servable, "Predict", signature, inputs, chosen, deadline_s)
+        outputs = self._execute(servable, "Predict", signature, inputs, chosen)
         return signature, chosen or signature.output_names, outputs
 
     def classify(
         self,
         servable: Servable,
         request: classification_pb2.ClassificationRequest,
-        *,
-        deadline_s: float | None = None,
     ) -> Classified:
         """Labels and scores of each example."""
         signature = _signature(servable, request.model_spec.signature_name)
         examples.check_classification(signature.definition, self._check_method)
         rows = examples.serialised(request.input)
-        outputs = self._run_examples(servable, "Classify", signature, rows, deadline_s)
+        outputs = self._run_examples(servable, "Classify", signature, rows)
         return Classified(signature.key, *examples.classes_and_scores(outputs, len(rows)))
 
     def regress(
         self,
         servable: Servable,
         request: regression_pb2.RegressionRequest,
-        *,
-        deadline_s: float | None = None,
     ) -> Regressed:
         """The value of each example."""
         signature = _signature(servable, request.model_spec.signature_name)
         examples.check_regression(signature.definition, self._check_method)
         rows = examples.serialised(request.input)
-        outputs = self._run_examples(servable, "Regress", signature, rows, deadline_s)
+        outputs = self._run_examples(servable, "Regress", signature, rows)
         return Regressed(signature.key, examples.values(outputs["outputs"], len(rows)))
 
     def multi_inference(
         self,
         servable: Servable,
         request: inference_pb2.MultiInferenceRequest,
-        *,
-        deadline_s: float | None = None,
     ) -> bytes:
         """A serialised MultiInferenceResponse: its tasks in their order."""
         results: list[bytes] = []
@@ -154,13 +141,13 @@ class Inference:
                 classification = classification_pb2.ClassificationRequest(
                     model_spec=task.model_spec, input=request.input
                 )
-                classified = self.classify(servable, classification, deadline_s=deadline_s)
+                classified = self.classify(servable, classification)
                 results.append(spec + length_delimited(2, classified.serialised()))
             elif task.method_name == REGRESS:
                 regression = regression_pb2.RegressionRequest(
                     model_spec=task.model_spec, input=request.input
                 )
-                regressed = self.regress(servable, regression, deadline_s=deadline_s)
+                regressed = self.regress(servable, regression)
                 results.append(spec + length_delimited(3, regressed.serialised()))
             else:
                 raise ServingError(
@@ -174,11 +161,10 @@ class Inference:
         api: str,
         signature: Signature,
         rows: np.ndarray,
-        deadline_s: float | None,
     ) -> dict[str, np.ndarray]:
         if self._metrics is not None:
             self._metrics.count_examples(servable.name, len(rows))
-        outputs = self._execute(servable, api, signature, {"inputs": rows}, (), deadline_s)
+        outputs = self._execute(servable, api, signature, {"inputs": rows}, ())
         return dict(zip(signature.output_names, outputs))
 
     def _execute(
@@ -188,7 +174,6 @@ class Inference:
         signature: Signature,
         inputs: Mapping[str, Input],
         outputs: tuple[str, ...],
-        deadline_s: float | None,
     ) -> list[np.ndarray]:
         for value in inputs.values():
             if isinstance(value, ServingError):

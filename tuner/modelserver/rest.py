@@ -1,20 +1,16 @@
-"""The REST API and the Prometheus page, as a WSGI application on waitress."""
+"""The REST API and the Prometheus page: from a request of HTTP to its answer."""
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
-import logging
 import re
-import threading
-import zlib
-from collections.abc import Callable, Iterable
-from concurrent import futures
-from http import HTTPStatus
-from typing import Any
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+from weakref import WeakKeyDictionary
 
-import waitress
 from google.protobuf import json_format
 from tensorflow_serving.apis import (
     classification_pb2,
@@ -24,8 +20,11 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from tuner.modelserver import json_tensor
-from tuner.modelserver.executor import Servable
+from tuner.modelserver import deadline, json_answer, json_request, json_tensor
+from tuner.modelserver.executor import Servable, Signature
+from tuner.modelserver.http1.body import Content
+from tuner.modelserver.http1.head import Head
+from tuner.modelserver.http1.response import Response, page
 from tuner.modelserver.inference import Api, Inference
 from tuner.modelserver.metrics import Metrics
 from tuner.modelserver.model_service import ModelService
@@ -37,25 +36,32 @@ from tuner.modelserver.status import (
     invalid_argument,
 )
 
+_OF_MODEL = r"(?:/versions/(\d+)|/labels/([^/:]+))?"
 _INFERENCE = re.compile(
-    r"(?i)/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?:(classify|regress|predict)"
+    rf"(?i)/v1/models/([^/:]+){_OF_MODEL}:(classify|regress|predict)", re.ASCII
 )
-_MODEL = re.compile(
-    r"(?i)/v1/models(?:/([^/:]+))?(?:/versions/(\d+)|/labels/([^/:]+))?(/metadata)?"
-)
+_ABOUT = re.compile(rf"(?i)/v1/models(?:/([^/:]+))?{_OF_MODEL}(/metadata)?", re.ASCII)
 PROMETHEUS_PATH = "/monitoring/prometheus/metrics"
-_MAX_BODY_BYTES = 2**31 - 1
+_CORS = (
+    "Access-Control-Allow-Origin: *\r\nAccess-Control-Allow-Methods: GET, POST, OPTIONS\r\n"
+    "Access-Control-Allow-Headers: Content-Type\r\n"
+)
 
-StartResponse = Callable[[str, list[tuple[str, str]]], Any]
+
+class _Route(NamedTuple):
+    """What a path asks for."""
+
+    spec: model_pb2.ModelSpec
+    verb: str
 
 
 class RestApi:
-    """The WSGI application.
+    """Answers requests; ``answer`` is what an HTTP server calls.
 
     Args:
         metrics_path: where Prometheus reads; ``None``: nowhere.
-        timeout_s: a request that takes longer is answered with DEADLINE_EXCEEDED.
-        threads: requests that are worked on at once.
+        timeout_s: a request that takes longer is cancelled; ``None``: none is.
+        cors: answer pages of other origins.
     """
 
     def __init__(
@@ -66,107 +72,121 @@ class RestApi:
         *,
         metrics: Metrics | None,
         metrics_path: str | None,
-        timeout_s: float,
-        threads: int,
+        timeout_s: float | None,
+        cors: bool = False,
     ) -> None:
         self._api, self._inference, self._models = api, inference, models
         self._metrics, self._metrics_path = metrics, metrics_path
-        self._timeout_s = timeout_s
-        # A call into TensorFlow cannot be interrupted: it runs here, and is waited for that long.
-        self._workers = futures.ThreadPoolExecutor(threads, thread_name_prefix="rest")
+        self._timeout_s, self._cors = timeout_s, cors
+        self._kinds: WeakKeyDictionary[Signature, json_tensor.Kinds] = WeakKeyDictionary()
+        self._verbs: dict[str, Callable[[model_pb2.ModelSpec, Content], bytes]] = {
+            "predict": self._predict, "classify": self._classify, "regress": self._regress,
+        }
 
-    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        # WSGI hands on the path's bytes as Latin-1 (PEP 3333); names of models are UTF-8.
-        method = environ["REQUEST_METHOD"]
-        path = environ["PATH_INFO"].encode("latin-1").decode(errors="replace")
-        kind = "application/json"
+    def answer(self, head: Head, body: Content) -> Response:
+        """The answer to a request that has come whole; never raises."""
+        deadline.begin(None if self._timeout_s is None else time.monotonic() + self._timeout_s)
+        response = self._answered(head, body)
+        return response._replace(headers=_CORS) if self._cors and head.origin else response
+
+    def _answered(self, head: Head, body: Content) -> Response:
         try:
-            if self._metrics is not None and path == self._metrics_path and method == "GET":
-                answer, kind = self._metrics.exposition().encode(), "text/plain; version=0.0.4"
-            else:
-                body = _body(environ)
-                work = self._workers.submit(self._answer, method, path, body)
-                answer = work.result(self._timeout_s)
-            status = 200
+            if head.method == "POST":
+                route = _route(head.target)
+                if route is not None:
+                    return Response(200, self._verbs[route.verb](route.spec, body))
+            return self._other(head)
+        except _NoVersion:
+            return Response(400, b"")
         except Exception as error:  # noqa: BLE001 - every failure is answered with its status
-            failure = (
-                ServingError(Code.DEADLINE_EXCEEDED, "Timed out waiting for the model")
-                if isinstance(error, futures.TimeoutError)
-                else as_serving_error(error)
-            )
-            status = HTTP_STATUS[failure.code]
-            answer = json.dumps({"error": failure.message}).encode()
-        phrase = HTTPStatus(status).phrase if status != 499 else "Client Closed Request"
-        headers = [("Content-Type", kind), ("Content-Length", str(len(answer)))]
-        start_response(f"{status} {phrase}", headers)
-        return [] if method == "HEAD" else [answer]
+            failure = as_serving_error(error)
+        return Response(HTTP_STATUS[failure.code], json_answer.error(failure.message))
 
-    def _answer(self, method: str, path: str, body: bytes) -> bytes:
-        match = _INFERENCE.fullmatch(path)
-        if method == "POST" and match:
-            name, version, label, verb = match.groups()
-            answer = {
-                "predict": self._predict,
-                "classify": self._classify,
-                "regress": self._regress,
-            }[verb.lower()]
-            return answer(_spec(name, version, label), body)
-        match = _MODEL.fullmatch(path)
-        if method == "GET" and match:
-            name, version, label, metadata = match.groups()
-            if not name:
-                raise invalid_argument("Missing model name in request.")
-            spec = _spec(name, version, label)
-            return self._metadata(spec) if metadata else self._status(spec)
-        raise invalid_argument(f"Malformed request: {method} {path}")
-
-    def _predict(self, spec: model_pb2.ModelSpec, body: bytes) -> bytes:
+    def _predict(self, spec: model_pb2.ModelSpec, body: Content) -> bytes:
         def answer(servable: Servable) -> bytes:
-            return self._api.cached(servable, "", body, lambda: self._predict_now(servable, body))
+            return self._api.cached(
+                servable, "", memoryview(body), lambda: self._predict_now(servable, body)
+            )
 
-        return self._api.counted(spec, "predict", answer)
+        try:
+            return self._api.counted(spec, "predict", answer)
+        except ServingError as error:
+            if error.code == Code.NOT_FOUND:
+                json_request.parse(body)  # a body that is no JSON is said before an unknown model
+            raise
 
-    def _predict_now(self, servable: Servable, body: bytes) -> bytes:
-        document = json_tensor.parse(body)
+    def _predict_now(self, servable: Servable, body: Content) -> bytes:
+        document = json_request.parse(body)
         name = document.get("signature_name", "")
         key = name or "serving_default"
-        if key not in servable.signatures:
+        signature = servable.signatures.get(key)
+        if signature is None:
             raise invalid_argument(f'Serving signature name: "{key}" not found in signature def')
-        infos = servable.signatures[key].definition.inputs
-        if not infos:
+        kinds = self._kinds.get(signature)
+        if kinds is None:
+            kinds = self._kinds[signature] = json_tensor.kinds_of(signature.definition.inputs)
+        if not kinds:
             raise invalid_argument(f"Failed to get input map for signature: {name or 'DEFAULT'}")
-        inputs, by_row = json_tensor.predict_inputs(document, dict(infos))
+        booleans = b"true" in body or b"false" in body
+        inputs, by_row = json_request.predict_inputs(document, kinds, booleans)
         _, names, outputs = self._inference.run(servable, name, inputs)
-        return json_tensor.predict_outputs(names, outputs, by_row)
+        return json_answer.predict_outputs(names, outputs, by_row)
 
-    def _classify(self, spec: model_pb2.ModelSpec, body: bytes) -> bytes:
-        document = json_tensor.parse(body)
-        spec.signature_name = document.get("signature_name", "")
-        request = classification_pb2.ClassificationRequest(
-            model_spec=spec, input=json_tensor.examples_input(document)
-        )
+    def _classify(self, spec: model_pb2.ModelSpec, body: Content) -> bytes:
+        request = classification_pb2.ClassificationRequest()
+        self._fill(request, spec, body)
         response = self._api.counted(
-            spec, "classify", lambda servable: self._inference.classify(servable, request)
+            spec,
+            "classify",
+            lambda one: self._inference.classify(one, request),
         )
-        return json_tensor.results(
+        return json_answer.results(
             [
-                [[label.decode(), json_tensor.single(score)] for label, score in row]
+                [
+                    [label.decode(errors="surrogateescape"), json_answer.single(score)]
+                    for label, score in row
+                ]
                 for row in response.rows()
             ]
         )
 
-    def _regress(self, spec: model_pb2.ModelSpec, body: bytes) -> bytes:
-        document = json_tensor.parse(body)
-        spec.signature_name = document.get("signature_name", "")
-        request = regression_pb2.RegressionRequest(
-            model_spec=spec, input=json_tensor.examples_input(document)
-        )
+    def _regress(self, spec: model_pb2.ModelSpec, body: Content) -> bytes:
+        request = regression_pb2.RegressionRequest()
+        self._fill(request, spec, body)
         response = self._api.counted(
-            spec, "regress", lambda servable: self._inference.regress(servable, request)
+            spec,
+            "regress",
+            lambda one: self._inference.regress(one, request),
         )
-        return json_tensor.results(
-            [json_tensor.single(value) for value in response.values]
+        return json_answer.results(
+            [json_answer.single(value) for value in response.values]
         )
+
+    def _fill(self, request: Any, spec: model_pb2.ModelSpec, body: Content) -> None:
+        document = json_request.parse(body)
+        request.model_spec.CopyFrom(spec)
+        request.model_spec.signature_name = document.get("signature_name", "")
+        request.input.CopyFrom(json_request.examples_input(document))
+
+    def _other(self, head: Head) -> Response:
+        """What is no inference: answers about models, about the server, and refusals."""
+        path = head.target
+        if path == self._metrics_path and self._metrics is not None:
+            return Response(200, self._metrics.exposition().encode(), "text/plain")
+        if path[:4].lower() != "/v1/":
+            return page(404)
+        if head.method == "OPTIONS":
+            status = 200 if head.origin else 400
+            return Response(status, b"", "text/html; charset=ISO-8859-1")
+        found = _ABOUT.fullmatch(path) if head.method == "GET" else None
+        if found is None:
+            raise invalid_argument(f"Malformed request: {head.method} {path}")
+        name, version, label, metadata = found.groups()
+        if not name:
+            raise invalid_argument("Missing model name in request.")
+        about = self._metadata if metadata == "/metadata" else self._status
+        spec = _spec(name, version, label if about == self._metadata else None)
+        return Response(200, self._api.observed(spec.name, "", lambda: about(spec)))
 
     def _status(self, spec: model_pb2.ModelSpec) -> bytes:
         request = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)
@@ -186,62 +206,35 @@ class RestApi:
         return json.dumps(document, indent=1).encode()
 
 
-class RestServer:
-    """The application on a port.
-
-    Args:
-        threads: that read requests and write answers; as many work on them.
-
-    Raises:
-        OSError: the port is taken.
-    """
-
-    def __init__(self, app: RestApi, host: str, port: int, threads: int) -> None:
-        logging.getLogger("waitress").setLevel(logging.ERROR)
-        self._server = waitress.create_server(
-            app,
-            host=host,
-            port=port,
-            threads=threads,
-            ident=None,
-            max_request_body_size=_MAX_BODY_BYTES,
-            inbuf_overflow=64 << 20,  # bodies stay in memory, out of temporary files
-            outbuf_overflow=64 << 20,
-            connection_limit=4096,
-            asyncore_use_poll=True,
-        )
-        self._thread = threading.Thread(target=self._server.run, name="rest-loop", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._server.close()
+class _NoVersion(Exception):
+    """A number that is no version: TensorFlow Serving refuses it without a word."""
 
 
-def _body(environ: dict[str, Any]) -> bytes:
-    length = environ.get("CONTENT_LENGTH")
-    body: bytes = environ["wsgi.input"].read(int(length)) if length else b""
-    if environ.get("HTTP_CONTENT_ENCODING", "").lower() == "gzip":
-        try:
-            body = gzip.GzipFile(fileobj=io.BytesIO(body)).read(_MAX_BODY_BYTES + 1)
-        except (OSError, EOFError, zlib.error) as error:
-            raise invalid_argument(f"Body is not gzip: {error}") from None
-        if len(body) > _MAX_BODY_BYTES:
-            raise invalid_argument(f"Body of more than {_MAX_BODY_BYTES} bytes when decompressed")
-    return body
+@lru_cache(maxsize=1024)
+def _route(target: str) -> _Route | None:
+    """The inference that a path asks for, if it does. The spec is everybody's: not to be changed."""
+    found = _INFERENCE.fullmatch(target)
+    if found is None or not found[4].islower():
+        return None
+    name, version, label, verb = found.groups()
+    return _Route(_spec(name, version, label), verb)
 
 
 def _spec(name: str, version: str | None, label: str | None) -> model_pb2.ModelSpec:
-    spec = model_pb2.ModelSpec(name=name)
+    spec = model_pb2.ModelSpec(name=_text(name))
     if version is not None:
         digits = version.lstrip("0") or "0"
         if len(digits) > 19 or int(digits) >= 2**63:
-            raise invalid_argument(f"Failed to convert version: {version} to numeric.")
+            raise _NoVersion
         spec.version.value = int(digits)
     elif label is not None:
-        spec.version_label = label
+        spec.version_label = _text(label)
     return spec
+
+
+def _text(part: str) -> str:
+    """Part of a path, whose bytes came as Latin-1, with its escapes undone."""
+    return unquote(part.encode("latin-1").decode(errors="replace"), errors="replace")
 
 
 def _json(message: Any) -> str:

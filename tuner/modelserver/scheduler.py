@@ -1,170 +1,257 @@
-"""One batch scheduler for all models: TensorFlow's own, in a session beside the models' sessions.
+"""One batch scheduler for all models, with the rules of TensorFlow Serving's SharedBatchScheduler.
 
-TensorFlow Serving puts every version's and signature's queue into one SharedBatchScheduler, whose
-threads serve the queues in turn and run each batch in the model's own DirectSession. The op
-BatchFunction brings the same C++ scheduler: all queues are ops of one graph under one
-``shared_name``, and the function of each hands the joined rows back to run where the model lives.
+Each version's signature has a queue; its last batch is open and takes rows until it is full or its
+time-out is over. At most ``threads`` batches run at once, the queues in turn. There is no thread of
+the scheduler's own: a request that finds a place free runs the batch that it is part of, in its own
+thread, and the end of a batch wakes a request of the next one. So nothing stands between a full
+batch and TensorFlow's session, which runs it as it runs a single request.
+
+The rules are those of tensorflow/core/kernels/batching_util/shared_batch_scheduler.h. A time-out is
+looked at as seldom as there: by a thread that found nothing to do, each millisecond.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
-import re
+import math
 import threading
-import weakref
-from collections import OrderedDict
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
-import tensorflow as tf
-from tensorflow.core.framework import graph_pb2
-from tensorflow.core.protobuf import config_pb2
-from tensorflow.python.framework import graph_to_function_def
 
 from tuner.modelserver.batching import BatchingOptions
+from tuner.modelserver.status import Code, ServingError, invalid_argument
 
-RunBatch = Callable[..., Sequence[np.ndarray]]
-"""Joined inputs, first dimension the batch's rows, to outputs of as many rows each."""
+_TICK_S = 1.06e-3
+"""From look to look of an idle thread: its wait of 1 ms, and waking up from it as measured."""
 
-_FAILURE = re.compile(r"failed batch (\d+);")
-_FAILURES_KEPT = 1000
+RunBatch = Callable[["Sequence[Task]"], None]
+"""Runs the tasks of a batch together: fills ``outputs`` or ``error`` of each, and never raises."""
+
+
+class Task:
+    """A request's rows, or a part of them where it is split.
+
+    Args:
+        request: whose.
+        inputs: arrays, one for each input, first dimension ``rows``.
+    """
+
+    __slots__ = ("error", "inputs", "outputs", "request", "rows")
+
+    def __init__(self, request: Request, inputs: Sequence[np.ndarray], rows: int) -> None:
+        self.request, self.inputs, self.rows = request, inputs, rows
+        self.outputs: Sequence[np.ndarray] | None = None
+        self.error: ServingError | None = None
+
+
+class Request:
+    """What one thread waits for.
+
+    Args:
+        deadline_s: an instant of ``time.monotonic``; ``None``: none.
+    """
+
+    __slots__ = ("awake", "deadline_s", "leads", "left", "parts", "queued_s", "wakes")
+
+    def __init__(
+        self, inputs: Sequence[np.ndarray], rows: int, deadline_s: float | None = None
+    ) -> None:
+        self.deadline_s, self.queued_s = deadline_s, 0.0
+        self.parts = [Task(self, inputs, rows)]
+        self.left = 1
+        """Parts that have not run."""
+        self.leads: list[Batch] = []
+        """Batches that this thread shall run."""
+        self.wakes, self.awake = threading.Lock(), False
+        self.wakes.acquire()
+
+    def wake(self) -> None:
+        """Called under the scheduler's lock."""
+        if not self.awake:
+            self.awake = True
+            self.wakes.release()
+
+
+class Batch:
+    """Rows that run together."""
+
+    __slots__ = ("opened_s", "queue", "rows", "tasks")
+
+    def __init__(self, queue: BatchQueue) -> None:
+        self.queue, self.rows, self.opened_s = queue, 0, 0.0
+        self.tasks: list[Task] = []
+
+    def add(self, task: Task, now_s: float) -> None:
+        if not self.tasks:
+            self.opened_s = now_s
+        self.tasks.append(task)
+        self.rows += task.rows
 
 
 class BatchQueue:
-    """A queue of the scheduler; call it with one request's arrays to wait for its rows' outputs.
+    """The batches of one signature that wait.
 
-    Raises:
-        tensorflow.errors.OpError: UNAVAILABLE where the queue is full, INVALID_ARGUMENT where the
-            request does not fit; else what running the batch raised.
+    Args:
+        run: runs a batch.
     """
 
-    def __init__(self, scheduler: BatchScheduler, run_batch: RunBatch) -> None:
-        self.scheduler, self.run_batch = scheduler, run_batch
-        self.body = tf.Graph()
-        """Keeps what the op calls, which it knows by a token alone."""
-        self.submit: Callable[..., list[np.ndarray]]
+    def __init__(self, options: BatchingOptions, run: RunBatch) -> None:
+        self.options, self.run = options, run
+        self.largest = (
+            options.max_execution_batch_size
+            if options.enable_large_batch_splitting
+            else options.max_batch_size
+        )
+        self.timeout_s = options.batch_timeout_micros / 1e6
+        self.batches = deque([Batch(self)])
+        self.listed = False
 
-    def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
-        try:
-            return self.submit(*arrays)
-        except tf.errors.OpError as error:
-            raise self.scheduler.cause(error) from None
+    def add(self, request: Request, now_s: float) -> None:
+        """Put a request's rows into batches.
+
+        Raises:
+            ServingError: INVALID_ARGUMENT, more rows than a request may have; UNAVAILABLE, no room.
+        """
+        options, (task,) = self.options, request.parts
+        if task.rows > options.max_batch_size:
+            raise invalid_argument(
+                f"Task size {task.rows} is larger than maximum input batch size "
+                f"{options.max_batch_size}"
+            )
+        request.queued_s = now_s
+        room = self.largest - self.batches[-1].rows
+        if task.rows <= room:
+            self.batches[-1].add(task, now_s)
+            return
+        splits = options.enable_large_batch_splitting
+        more = math.ceil((task.rows - room) / self.largest) if splits else 1
+        if len(self.batches) - 1 + more >= options.max_enqueued_batches:
+            raise ServingError(
+                Code.UNAVAILABLE,
+                "The batch scheduling queue to which this task was submitted is full; currently "
+                f"{len(self.batches)} batches enqueued and max_enqueued_batches is "
+                f"{options.max_enqueued_batches}",
+            )
+        if splits:
+            self._split(request, task, room)
+        for part in request.parts:
+            if part.rows > self.largest - self.batches[-1].rows:
+                self.batches.append(Batch(self))
+            self.batches[-1].add(part, now_s)
+
+    def _split(self, request: Request, task: Task, room: int) -> None:
+        """Cut a request where its batches end."""
+        edges = [0, *range(room or self.largest, task.rows, self.largest), task.rows]
+        request.parts = [
+            Task(request, [array[start:end] for array in task.inputs], end - start)
+            for start, end in itertools.pairwise(edges)
+        ]
+        request.left = len(request.parts)
+
+    def ready(self, now_s: float) -> bool:
+        """Whether a batch may run: one with another behind it, a full one, or an old one."""
+        first = self.batches[0]
+        return len(self.batches) > 1 or (
+            bool(first.tasks)
+            and (first.rows >= self.largest or now_s >= first.opened_s + self.timeout_s)
+        )
+
+    def take(self) -> Batch:
+        """The first batch, out of the queue."""
+        batch = self.batches.popleft()
+        if not self.batches:
+            self.batches.append(Batch(self))
+        return batch
 
 
 class BatchScheduler:
-    """``threads`` batch threads for all queues together.
+    """Runs the batches of all queues, at most ``threads`` at once."""
 
-    Args:
-        config: the models' session configuration. The first session of a process sets the thread
-            pools of all, so this one must ask for the same.
-        threads: batches run at once.
-    """
-
-    def __init__(self, config: config_pb2.ConfigProto, threads: int) -> None:
-        own = config_pb2.ConfigProto()
-        own.CopyFrom(config)
-        own.ClearField("graph_options")
-        # Nothing here is worth optimising, and each queue would pay for it at its model's load.
-        own.graph_options.rewrite_options.disable_meta_optimizer = True
-        self._graph = tf.Graph()
-        self._session = tf.compat.v1.Session(graph=self._graph, config=own)
-        self._threads = threads
-        self._slots = threading.Semaphore(threads)
+    def __init__(self, threads: int) -> None:
         self._lock = threading.Lock()
-        self._numbers = itertools.count()
-        self._pools: dict[BatchingOptions, str] = {}
-        self._queues: weakref.WeakValueDictionary[int, BatchQueue] = weakref.WeakValueDictionary()
-        self._failures: OrderedDict[int, Exception] = OrderedDict()
+        self._waiting: deque[BatchQueue] = deque()
+        """Queues that hold rows, the next to be served first."""
+        self._idle_since_s = [time.monotonic()] * threads
+        """For each place that is free, since when."""
 
-    def add_queue(
-        self,
-        options: BatchingOptions,
-        inputs: Sequence[tf.DType],
-        outputs: Sequence[tf.DType],
-        run_batch: RunBatch,
-    ) -> BatchQueue:
-        """A queue for tensors of these types; it ends with the last reference to it.
+    def run(self, queue: BatchQueue, request: Request) -> list[Task]:
+        """Wait until a request's rows have run; its parts, each with outputs or an error.
 
-        The op knows the queue's limits by its scheduler alone, so versions that bring parameters of
-        their own get threads of their own; then too only ``threads`` batches run at once.
+        Raises:
+            ServingError: the queue does not take it.
         """
-        queue = BatchQueue(self, run_batch)
-        options = replace(options, num_batch_threads=self._threads)
         with self._lock:
-            number = next(self._numbers)
-            self._queues[number] = queue
-            pool = self._pools.setdefault(options, f"{options.thread_pool_name}/{len(self._pools)}")
-            call = self._call(queue.body, number, pool, options, inputs, outputs)
-            with self._graph.as_default():
-                tf.import_graph_def(call, name=f"queue_{number}")
-            feeds = [f"queue_{number}/input_{index}:0" for index in range(len(inputs))]
-            fetches = [f"queue_{number}/batch:{index}" for index in range(len(outputs))]
-            prepared = config_pb2.CallableOptions(feed=feeds, fetch=fetches)
-            # In the caller's thread: handing rows over is no work for the models' inter-op pool.
-            prepared.run_options.inter_op_thread_pool = -1
-            queue.submit = self._session._make_callable_from_options(prepared)
-        return queue
+            now_s = time.monotonic()
+            queue.add(request, now_s)
+            if not queue.listed:
+                queue.listed = True
+                self._waiting.append(queue)
+            mine = self._start(now_s, request)
+            wait_s = self._look_in_s(queue, request, now_s)
+        while True:
+            for batch in mine:
+                self._run(batch)
+            woken = not mine and request.left > 0 and request.wakes.acquire(timeout=wait_s)
+            if request.left == 0:
+                return request.parts
+            with self._lock:
+                if request.awake:
+                    request.awake = False
+                    if not woken:
+                        request.wakes.acquire(blocking=False)
+                now_s = time.monotonic()
+                mine, request.leads = request.leads, []
+                mine += self._start(now_s, request)
+                wait_s = self._look_in_s(queue, request, now_s)
 
-    def cause(self, error: tf.errors.OpError) -> Exception:
-        """What running the batch raised, where that is why a request failed; else ``error``."""
-        failure = _FAILURE.search(error.message or "")
-        found = self._failures.get(int(failure[1])) if failure else None
-        return found or error
+    def _start(self, now_s: float, request: Request | None = None) -> list[Batch]:
+        """Give free places to batches that are ready; returns those that ``request`` shall run."""
+        mine = []
+        unseen = len(self._waiting)
+        while self._idle_since_s and unseen:
+            queue = self._waiting.popleft()
+            unseen -= 1
+            batch = queue.take() if queue.ready(now_s) else None
+            queue.listed = bool(queue.batches[0].tasks)
+            if queue.listed:
+                self._waiting.append(queue)
+            if batch is None:
+                continue
+            unseen = len(self._waiting)
+            self._idle_since_s.pop()
+            first, last = batch.tasks[0].request, batch.tasks[-1].request
+            if request is first or request is last:
+                mine.append(batch)
+            else:
+                first.leads.append(batch)
+                first.wake()
+        return mine
 
-    def _run(self, number: int, *arrays: np.ndarray) -> Sequence[np.ndarray]:
-        """A batch, in a thread of the scheduler."""
-        with self._slots:
-            try:
-                return self._queues[number].run_batch(*arrays)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the requests are told
-                # TensorFlow would turn it into UNKNOWN and a traceback: carry it past.
-                failure = next(self._numbers)
-                self._failures[failure] = error
-                if len(self._failures) > _FAILURES_KEPT:
-                    self._failures.popitem(last=False)
-                raise RuntimeError(f"failed batch {failure}; {error}") from None
-
-    def _call(
-        self,
-        body: tf.Graph,
-        number: int,
-        pool: str,
-        options: BatchingOptions,
-        inputs: Sequence[tf.DType],
-        outputs: Sequence[tf.DType],
-    ) -> graph_pb2.GraphDef:
-        """A graph of placeholders ``input_0`` … and the op ``batch``; ``body`` is its function's."""
-        with body.as_default():
-            fed = [tf.compat.v1.placeholder(dtype) for dtype in inputs]
-            results = tf.numpy_function(functools.partial(self._run, number), fed, list(outputs))
-            operations = [op for op in body.get_operations() if op.type != "Placeholder"]
-            function = graph_to_function_def.graph_to_function_def(
-                body,
-                operations,
-                fed,
-                results,
-                out_names=[f"output_{index}" for index in range(len(outputs))],
+    def _look_in_s(self, queue: BatchQueue, request: Request, now_s: float) -> float:
+        """When this thread looks again whether its batch's time-out is over; -1: others wake it."""
+        batch = queue.batches[-1]
+        if not batch.tasks or batch.tasks[0].request is not request:
+            return -1
+        due_s = batch.opened_s + queue.timeout_s
+        if self._idle_since_s:
+            due_s = min(
+                since_s + math.ceil(max(due_s - since_s, 0) / _TICK_S) * _TICK_S
+                for since_s in self._idle_since_s
             )
-        function.signature.name = f"run_batch_{number}"
-        call = graph_pb2.GraphDef(versions=self._graph.graph_def_versions)
-        call.library.function.append(function)
-        names = [f"input_{index}" for index in range(len(inputs))]
-        for name, dtype in zip(names, inputs):
-            placeholder = call.node.add(name=name, op="Placeholder")
-            placeholder.attr["dtype"].type = dtype.as_datatype_enum
-        attr = call.node.add(name="batch", op="BatchFunction", input=names).attr
-        attr["f"].func.name = function.signature.name
-        attr["Tin"].list.type.extend(dtype.as_datatype_enum for dtype in inputs)
-        attr["Tout"].list.type.extend(dtype.as_datatype_enum for dtype in outputs)
-        attr["Tcaptured"].list.SetInParent()
-        attr["num_batch_threads"].i = options.num_batch_threads
-        attr["max_batch_size"].i = options.max_batch_size
-        attr["batch_timeout_micros"].i = options.batch_timeout_micros
-        attr["max_enqueued_batches"].i = options.max_enqueued_batches
-        attr["allowed_batch_sizes"].list.i.extend(options.op_batch_sizes())
-        attr["enable_large_batch_splitting"].b = options.enable_large_batch_splitting
-        attr["shared_name"].s = pool.encode()
-        attr["batching_queue"].s = f"queue_{number}".encode()
-        return call
+        elif due_s <= now_s:
+            return -1  # the next batch to end starts it
+        return max(due_s - now_s, 0)
+
+    def _run(self, batch: Batch) -> None:
+        batch.queue.run(batch.tasks)
+        with self._lock:
+            now_s = time.monotonic()
+            self._idle_since_s.append(now_s)
+            self._start(now_s)
+            for task in batch.tasks:
+                task.request.left -= 1
+                if task.request.left == 0:
+                    task.request.wake()

@@ -19,7 +19,9 @@ from tuner.modelserver.batching import read_options
 from tuner.modelserver.cache import ResponseCache
 from tuner.modelserver.executor import ExecutionSettings, Servable
 from tuner.modelserver.flags import schedulable_cpus
+from tuner.modelserver.http1.server import Http1Server
 from tuner.modelserver.http2.transport import Method
+from tuner.modelserver.idle_threads import IdleThreads
 from tuner.modelserver.inference import Api, Inference
 from tuner.modelserver.metrics import Metrics
 from tuner.modelserver.model_config import single_model_config
@@ -42,8 +44,6 @@ _MODEL = "tensorflow.serving.ModelService"
 _HEALTH = "grpc.health.v1.Health"
 _GRACE_S = 5.0
 _DEFAULT_TAGS = ("serve",)
-_NO_TIMEOUT_S = 1e8
-"""More than three years, and still a number that clocks and locks take."""
 
 
 class Server:
@@ -74,7 +74,8 @@ class Server:
         batching = scheduler = None
         if options.enable_batching:
             batching = read_options(options.batching_parameters_file or None)
-            scheduler = BatchScheduler(config, batching.num_batch_threads)
+            scheduler = BatchScheduler(batching.num_batch_threads)
+            self._idle_threads = IdleThreads(config, batching.num_batch_threads)
         self._settings = ExecutionSettings(
             config=config,
             tags=tuple(filter(None, options.saved_model_tags.split(","))) or _DEFAULT_TAGS,
@@ -103,7 +104,7 @@ class Server:
             ),
         )
         self._grpc: grpc_server.GrpcServer | None = None
-        self._rest: rest.RestServer | None = None
+        self._rest: Http1Server | None = None
         self._ended = threading.Event()
 
     def start(self) -> None:
@@ -136,7 +137,7 @@ class Server:
         """Serve until ``stop``."""
         self._ended.wait()
         if self._rest is not None:
-            self._rest.stop()
+            self._rest.stop(_GRACE_S)
         if self._grpc is not None:
             self._grpc.stop(_GRACE_S)
         self.repository.stop()
@@ -189,12 +190,12 @@ class Server:
             models,
             metrics=self._metrics,
             metrics_path=self._metrics_path,
-            timeout_s=options.rest_api_timeout_in_ms / 1e3 or _NO_TIMEOUT_S,
-            threads=options.rest_api_num_threads,
+            timeout_s=options.rest_api_timeout_in_ms / 1e3 or None,
+            cors=options.enable_cors_support,
         )
-        self._rest = rest.RestServer(
-            app, options.bind_address, options.rest_api_port, options.rest_api_num_threads
-        )
+        # TensorFlow Serving's event loop holds one of them for ever.
+        threads = max(options.rest_api_num_threads - 1, 1)
+        self._rest = Http1Server(app.answer, options.bind_address, options.rest_api_port, threads)
         self._rest.start()
         _LOG.info("Exporting HTTP/REST API at:%s:%d", options.bind_address, options.rest_api_port)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import struct
-from collections.abc import Callable
+import threading
 
 from tuner.modelserver.http2 import frames
 from tuner.modelserver.http2.frames import ConnectionFault, StreamFault
@@ -14,8 +13,8 @@ from tuner.modelserver.http2.request import PREFIX_BYTES, Body, Request
 from tuner.modelserver.http2.sender import Sender
 from tuner.modelserver.status import Code, ServingError
 
-OnCall = Callable[["Connection", int, Request, Body], None]
-"""A request is whole: (connection, stream, the request, its message, compressed or not)."""
+Call = tuple[int, Request, Body]
+"""A whole request: its stream, itself, its message, compressed or not."""
 
 _CHUNK_BYTES = 1 << 18
 _INTO_PLACE_BYTES = 1 << 16
@@ -42,25 +41,27 @@ def greeting(max_streams: int | None) -> bytes:
 
 
 class Connection:
-    """Belongs to the thread that reads, but for its ``sender``.
+    """Belongs to the thread that has its lock, but for its ``sender``.
 
     Args:
         message_limit_bytes: of a request; negative: none.
         max_streams: open at once, beyond which streams are refused; ``None``: any number.
-        on_call: given each request that is whole.
     """
 
     def __init__(
         self,
         sock: socket.socket,
-        epoll: select.epoll,
         *,
         message_limit_bytes: int,
         max_streams: int | None,
-        on_call: OnCall,
     ) -> None:
-        self.socket, self.sender = sock, Sender(sock, epoll)
-        self._message_limit_bytes, self._on_call = message_limit_bytes, on_call
+        self.socket, self.sender = sock, Sender(sock)
+        self.lock = threading.Lock()
+        self.again = self.ended = False
+        """There is something to read; and the client will send nothing more."""
+        self.calls: list[Call] = []
+        """Requests that are whole and not yet worked on."""
+        self._message_limit_bytes = message_limit_bytes
         self._reader = HeadReader()
         self._input = bytearray()
         self._needed = 0
@@ -78,22 +79,24 @@ class Connection:
         self.sender.control(greeting(max_streams))
 
     def receive(self) -> bool:
-        """Take what has arrived; ``False`` when the client has closed.
+        """Take what has arrived, or some of it; whether there may be more.
 
         Raises:
             ConnectionFault: the client broke the protocol.
-            OSError: the connection broke.
+            EOFError: the client has closed.
+            OSError: the connection broke; BlockingIOError: nothing has arrived.
         """
         if self._place is not None:
             return self._receive_into_place(*self._place)
         chunk = self.socket.recv(_CHUNK_BYTES)
         if not chunk:
-            return False
+            raise EOFError
+        more = len(chunk) == _CHUNK_BYTES
         data, at = chunk, 0
         if self._input:
             self._input += chunk
             if len(self._input) < self._needed:
-                return True
+                return more
             data = bytes(self._input)
         self._needed = 0
         if not self._greeted:
@@ -101,7 +104,7 @@ class Connection:
                 if not frames.PREFACE.startswith(data):
                     raise ConnectionFault(frames.PROTOCOL_ERROR, "no HTTP/2 preface")
                 self._input = bytearray(data)
-                return True
+                return more
             self._greeted, at = True, len(frames.PREFACE)
         while len(data) - at >= frames.HEAD_BYTES:
             length, kind, flags, stream = frames.read_head(data, at)
@@ -132,7 +135,7 @@ class Connection:
                 self._reset(stream, fault.code)
             at = end
         self._input = bytearray(memoryview(data)[at:])
-        return True
+        return more or self._place is not None
 
     def _frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == frames.HEADERS:
@@ -286,7 +289,7 @@ class Connection:
     ) -> bool:
         got = self.socket.recv_into(place)
         if not got:
-            return False
+            raise EOFError
         request.filled += got
         if got < len(place):
             self._place = (request, stream, flags, place[got:])
@@ -325,7 +328,7 @@ class Connection:
         except ServingError as error:
             self.sender.fail(stream, error)
             return
-        self._on_call(self, stream, request, body)
+        self.calls.append((stream, request, body))
 
     def _count(self, length: int) -> None:
         self._unacknowledged += length

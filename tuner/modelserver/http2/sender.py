@@ -6,7 +6,6 @@ windows or the socket's buffer do not take waits for the thread that reads.
 
 from __future__ import annotations
 
-import select
 import socket
 import struct
 import threading
@@ -42,8 +41,8 @@ class _Answer:
 class Sender:
     """May be called from any thread."""
 
-    def __init__(self, sock: socket.socket, epoll: select.epoll) -> None:
-        self._socket, self._epoll = sock, epoll
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
         self._lock = threading.Lock()
         self._answers: dict[int, _Answer] = {}
         self._blocked: dict[int, _Answer] = {}
@@ -170,12 +169,10 @@ class Sender:
     def flush(self) -> None:
         """The socket takes bytes again."""
         with self._lock:
-            if self._closed:
+            if self._closed or not self._output:
                 return
             del self._output[: self._send(self._output)]
             self._control_bytes = min(self._control_bytes, len(self._output))
-            if not self._output:
-                self._epoll.modify(self._socket, select.EPOLLIN)
 
     def close(self) -> None:
         """Send nothing any more."""
@@ -236,7 +233,6 @@ class Sender:
         sent = self._send(data)
         if sent < len(data):
             self._output += memoryview(data)[sent:]
-            self._epoll.modify(self._socket, select.EPOLLIN | select.EPOLLOUT)
 
     def _send(self, data: bytes | bytearray) -> int:
         """How many bytes the socket took; all, where the client is gone: the reader finds out."""

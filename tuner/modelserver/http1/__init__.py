@@ -1,0 +1,1 @@
+"""HTTP/1 for the REST API: heads and bodies read by libevent's rules, many threads on one epoll."""
