@@ -60,7 +60,7 @@ def test_concurrent_requests_share_a_batch_and_each_gets_its_own_rows(
     assert [a["sum"].tolist() for a in answers] == [[0.0], [3.0], [6.0], [9.0]]
     assert [a["batch"].tolist() for a in answers] == [[4]] * 4
     sizes = re.search(
-        r':tensorflow:serving:batching:processed_batch_size_sum\{model_name="default"\} (\S+)', text
+        r":tensorflow:serving:batching_session:processed_batch_size_sum(?:\{\})? (\S+)", text
     )
     assert float(sizes[1]) == 4  # the first inference passes the batching by
     waits = re.search(r"batching_session:queuing_latency_count\{\S+\} (\d+)", text)
