@@ -228,6 +228,30 @@ def test_more_streams_are_watched_than_there_are_threads(server):
         stream.cancel()
 
 
+class Words(tf.Module):
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
+    def split(self, text):
+        return {"words": tf.strings.split(text), "length": tf.strings.length(text)}
+
+
+@pytest.mark.parametrize("batching", [False, True])
+def test_a_ragged_output_is_refused_and_the_others_can_be_asked_for(
+    start_server, tmp_path, batching
+):
+    module = Words()
+    tf.saved_model.save(module, str(tmp_path / "m" / "1"), signatures=module.split)
+    flag = f"--enable_batching={str(batching).lower()}"
+    with start_server(f"--model_base_path={tmp_path / 'm'}", flag) as server:
+        text = {"text": np.array(["a b", "c"], object)}
+        code, details = _status_of(lambda: server.predict(text))
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert details.startswith("Tensor :0, specified in either feed_devices or fetch_devices")
+        found = server.predict(text, output_filter=["length"])
+        assert found["length"].tolist() == [3, 1]
+        answer = server.rest("POST", "/v1/models/default:predict", json={"instances": ["a b"]})
+        assert (answer.status_code, "Tensor :0" in answer.text) == (400, True)
+
+
 def test_an_unknown_method_is_unimplemented(server):
     call = server.channel.unary_unary("/tensorflow.serving.PredictionService/Dream")
     code, _ = _status_of(lambda: call(b""))

@@ -10,10 +10,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2, types_pb2
-from tensorflow_serving.apis import classification_pb2, model_management_pb2, predict_pb2
+from tensorflow_serving.apis import (
+    classification_pb2,
+    input_pb2,
+    model_management_pb2,
+    predict_pb2,
+)
 
 from tuner.modelserver.cache import ResponseCache
-from tuner.modelserver.examples import Classified
+from tuner.modelserver.examples import Classified, serialised
 from tuner.modelserver.metrics import Histogram
 from tuner.modelserver.model_service import ModelService
 from tuner.modelserver.status import Code, ServingError
@@ -218,6 +223,17 @@ def test_bytes_that_are_no_request_are_refused(damage):
 
 STATUS_OK = b"\n\x00"
 """A ReloadConfigResponse whose status is set, and empty."""
+
+
+def test_a_context_that_would_make_gigabytes_of_a_small_request_is_refused():
+    given = input_pb2.Input()
+    kind = given.example_list_with_context
+    kind.context.features.feature["c"].bytes_list.value.append(bytes(1 << 20))
+    for _ in range(300):
+        kind.examples.add()
+    with pytest.raises(ServingError, match="each of 300 examples") as told:
+        serialised(given)
+    assert told.value.code is Code.RESOURCE_EXHAUSTED
 
 
 def test_reloads_that_cannot_finish_take_two_threads_and_no_more():

@@ -12,11 +12,12 @@ import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import input_pb2
 
-from tuner.modelserver.status import invalid_argument
+from tuner.modelserver.status import Code, ServingError, invalid_argument
 from tuner.modelserver.tensors import length_delimited
 
 CLASSIFY = "tensorflow/serving/classify"
 REGRESS = "tensorflow/serving/regress"
+_MOST_CONTEXT_BYTES = 1 << 28
 _LABEL, _SCORE, _VALUE = 1, 0x15, 0x0D
 """Class.label (a field), Class.score and Regression.value (tags of 32 bits)."""
 
@@ -63,7 +64,8 @@ def serialised(given: input_pb2.Input) -> np.ndarray:
     """Serialised tf.Examples, shape (n,); a context is merged into each by joining the bytes.
 
     Raises:
-        ServingError: INVALID_ARGUMENT where there are none.
+        ServingError: INVALID_ARGUMENT where there are none; RESOURCE_EXHAUSTED where a context, once
+            for each example, makes far more of a request than it is.
     """
     kind = given.WhichOneof("kind")
     found = getattr(given, kind).examples if kind else ()
@@ -72,6 +74,12 @@ def serialised(given: input_pb2.Input) -> np.ndarray:
     context = b""
     if kind == "example_list_with_context":
         context = given.example_list_with_context.context.SerializeToString()
+        if len(context) * len(found) > _MOST_CONTEXT_BYTES:
+            raise ServingError(
+                Code.RESOURCE_EXHAUSTED,
+                f"A context of {len(context)} bytes for each of {len(found)} examples is more than "
+                f"{_MOST_CONTEXT_BYTES} bytes",
+            )
     array = np.empty(len(found), dtype=object)
     array[:] = [context + example.SerializeToString() for example in found]
     return array

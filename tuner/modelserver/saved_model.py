@@ -23,7 +23,7 @@ from tensorflow.python.saved_model import loader_impl
 
 from tuner.modelserver.branches import has_branches
 from tuner.modelserver.restore import add_restore, saved_variables
-from tuner.modelserver.status import Code, ServingError
+from tuner.modelserver.status import Code, ServingError, invalid_argument
 
 INIT_SIGNATURE = "__saved_model_init_op"
 _TRAIN_SIGNATURE = "__saved_model_train_op"
@@ -32,6 +32,22 @@ _CLOSE_ENOUGH = 1.02
 _SURELY, _FORGETS = 4, 0.999
 """A run is expected to end within so many times the longest one, which counts less with time."""
 _OFTEN, _MOST_LIMITS, _LIMITS_COUNTED = 50, 4, 1000
+
+
+def _tensor(graph: tf.Graph, name: str) -> tf.Tensor:
+    """Of a signature's name for it, which is empty for a ragged or a sparse one.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT, in TensorFlow's words: there is none of that name.
+    """
+    name = name if ":" in name else f"{name}:0"
+    try:
+        return graph.get_tensor_by_name(name)
+    except (KeyError, ValueError):
+        raise invalid_argument(
+            f"Tensor {name}, specified in either feed_devices or fetch_devices was not found in "
+            "the Graph"
+        ) from None
 
 
 class Run:
@@ -55,6 +71,8 @@ class Run:
         in_caller: bool = False,
     ) -> None:
         self._session, self._feeds, self._fetches = session, list(feeds), list(fetches)
+        self._sources = [_tensor(session.graph, name)._as_tf_output() for name in feeds]
+        self._targets = [_tensor(session.graph, name)._as_tf_output() for name in fetches]
         self._in_caller, self._longest_s = in_caller, 0.0
         self._call = self._callable(0, in_caller)
         self._limited: dict[int, Callable[..., list[np.ndarray]]] = {}
@@ -106,16 +124,12 @@ class Run:
         if len(self._asked) > _LIMITS_COUNTED:
             self._asked.clear()
 
-    def _tensors(self, names: Sequence[str]) -> list[Any]:
-        return [self._session.graph.get_tensor_by_name(name)._as_tf_output() for name in names]
-
     def _run(self, limit_ms: int, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         options = config_pb2.RunOptions(timeout_in_ms=limit_ms).SerializeToString()
         buffer = pywrap_tf_session.TF_NewBufferFromString(options)
         try:
-            feeds = dict(zip(self._tensors(self._feeds), arrays))
-            targets = self._tensors(self._fetches)
-            return self._session._call_tf_sessionrun(buffer, feeds, targets, [], None)
+            feeds = dict(zip(self._sources, arrays))
+            return self._session._call_tf_sessionrun(buffer, feeds, self._targets, [], None)
         finally:
             pywrap_tf_session.TF_DeleteBuffer(buffer)
 

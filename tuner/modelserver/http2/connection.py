@@ -63,7 +63,9 @@ class Connection:
         """Requests that are whole and not yet worked on."""
         self._message_limit_bytes = message_limit_bytes
         self._reader = HeadReader()
-        self._input = b""
+        self._input = bytearray()
+        self._needed = 0
+        """So many bytes of input make something that can be read: pieces are joined once, then."""
         self._greeted = self._settled = False
         self._max_streams = max_streams
         self._block: tuple[int, int, bytes, int] | None = None
@@ -90,12 +92,18 @@ class Connection:
         if not chunk:
             raise EOFError
         more = len(chunk) == _CHUNK_BYTES
-        data, at = self._input + chunk, 0
+        data, at = chunk, 0
+        if self._input:
+            self._input += chunk
+            if len(self._input) < self._needed:
+                return more
+            data = bytes(self._input)
+        self._needed = 0
         if not self._greeted:
             if not data.startswith(frames.PREFACE):
                 if not frames.PREFACE.startswith(data):
                     raise ConnectionFault(frames.PROTOCOL_ERROR, "no HTTP/2 preface")
-                self._input = data
+                self._input = bytearray(data)
                 return more
             self._greeted, at = True, len(frames.PREFACE)
         while len(data) - at >= frames.HEAD_BYTES:
@@ -110,10 +118,13 @@ class Connection:
             start = at + frames.HEAD_BYTES
             end = start + length
             if end > len(data):
+                self._needed = end - at
                 if kind == frames.DATA and end - len(data) >= _INTO_PLACE_BYTES:
                     payload = memoryview(data)[start:]
                     if self._begin_place(stream, flags, payload, end - len(data)):
                         at = len(data)
+                    elif len(payload) < PREFIX_BYTES:
+                        self._needed = start + PREFIX_BYTES - at
                 break
             try:
                 if kind == frames.DATA:
@@ -123,7 +134,7 @@ class Connection:
             except StreamFault as fault:
                 self._reset(stream, fault.code)
             at = end
-        self._input = data[at:]
+        self._input = bytearray(memoryview(data)[at:])
         return more or self._place is not None
 
     def _frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
