@@ -1,10 +1,11 @@
 """One batch scheduler for all models, with the rules of TensorFlow Serving's SharedBatchScheduler.
 
 Each version's signature has a queue; its last batch is open and takes rows until it is full or its
-time-out is over. At most ``threads`` batches run at once, the queues in turn. There is no thread of
-the scheduler's own: a request that finds a place free runs the batch that it is part of, in its own
-thread, and the end of a batch wakes a request of the next one. So nothing stands between a full
-batch and TensorFlow's session, which runs it as it runs a single request.
+time-out is over. At most ``threads`` batches run at once, the queues in turn. A request that finds a
+place free runs the batch that it is part of in its own thread, which spares a lone row two hops. A
+batch that must wait for another's end is run by a thread of the scheduler, which goes from batch to
+batch as long as one is ready. Nothing stands between a batch and TensorFlow's session, which runs it
+as it runs a single request.
 
 The rules are those of tensorflow/core/kernels/batching_util/shared_batch_scheduler.h. A time-out is
 looked at as seldom as there: by a thread that found nothing to do, each millisecond.
@@ -18,6 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from queue import SimpleQueue
 
 import numpy as np
 
@@ -54,7 +56,7 @@ class Request:
         deadline_s: an instant of ``time.monotonic``; ``None``: none.
     """
 
-    __slots__ = ("awake", "deadline_s", "leads", "left", "parts", "queued_s", "wakes")
+    __slots__ = ("awake", "deadline_s", "following", "left", "parts", "queued_s", "wakes")
 
     def __init__(
         self, inputs: Sequence[np.ndarray], rows: int, deadline_s: float | None = None
@@ -63,8 +65,8 @@ class Request:
         self.parts = [Task(self, inputs, rows)]
         self.left = 1
         """Parts that have not run."""
-        self.leads: list[Batch] = []
-        """Batches that this thread shall run."""
+        self.following: Request | None = None
+        """Who is told next that the batch is over."""
         self.wakes, self.awake = threading.Lock(), False
         self.wakes.acquire()
 
@@ -176,6 +178,9 @@ class BatchScheduler:
         """Queues that hold rows, the next to be served first."""
         self._idle_since_s = [time.monotonic()] * threads
         """For each place that is free, since when."""
+        self._handed: SimpleQueue[Batch] = SimpleQueue()
+        """Batches that have a place, for the threads that begin where another batch ends."""
+        self._threads, self._started = threads, 0
 
     def run(self, queue: BatchQueue, request: Request) -> list[Task]:
         """Wait until a request's rows have run; its parts, each with outputs or an error.
@@ -194,8 +199,11 @@ class BatchScheduler:
         while True:
             for batch in mine:
                 self._run(batch)
-            woken = not mine and request.left > 0 and request.wakes.acquire(timeout=wait_s)
+            woken = not mine and request.wakes.acquire(timeout=wait_s)
             if request.left == 0:
+                with self._lock:
+                    if request.following is not None:
+                        request.following.wake()
                 return request.parts
             with self._lock:
                 if request.awake:
@@ -203,13 +211,19 @@ class BatchScheduler:
                     if not woken:
                         request.wakes.acquire(blocking=False)
                 now_s = time.monotonic()
-                mine, request.leads = request.leads, []
-                mine += self._start(now_s, request)
+                mine = self._start(now_s, request)
                 wait_s = self._look_in_s(queue, request, now_s)
 
-    def _start(self, now_s: float, request: Request | None = None) -> list[Batch]:
-        """Give free places to batches that are ready; returns those that ``request`` shall run."""
-        mine = []
+    def _start(
+        self, now_s: float, request: Request | None = None, keeps: bool = False
+    ) -> list[Batch]:
+        """Give free places to batches that are ready; returns those that the caller shall run.
+
+        Args:
+            request: the caller's, who runs what it is part of.
+            keeps: the caller runs the first one, whosever it is.
+        """
+        mine: list[Batch] = []
         unseen = len(self._waiting)
         while self._idle_since_s and unseen:
             queue = self._waiting.popleft()
@@ -223,12 +237,23 @@ class BatchScheduler:
             unseen = len(self._waiting)
             self._idle_since_s.pop()
             first, last = batch.tasks[0].request, batch.tasks[-1].request
-            if request is first or request is last:
+            if (keeps and not mine) or request is first or request is last:
                 mine.append(batch)
             else:
-                first.leads.append(batch)
-                first.wake()
+                self._hand_over(batch)
         return mine
+
+    def _hand_over(self, batch: Batch) -> None:
+        self._handed.put(batch)
+        if self._started < self._threads:
+            name = f"batch-{self._started}"
+            self._started += 1
+            threading.Thread(target=self._serve, name=name, daemon=True).start()
+
+    def _serve(self) -> None:
+        batches: list[Batch] = []
+        while True:
+            batches = self._run(batches[0] if batches else self._handed.get(), keeps=True)
 
     def _look_in_s(self, queue: BatchQueue, request: Request, now_s: float) -> float:
         """When this thread looks again whether its batch's time-out is over; -1: others wake it."""
@@ -245,13 +270,20 @@ class BatchScheduler:
             return -1  # the next batch to end starts it
         return max(due_s - now_s, 0)
 
-    def _run(self, batch: Batch) -> None:
+    def _run(self, batch: Batch, keeps: bool = False) -> list[Batch]:
         batch.queue.run(batch.tasks)
         with self._lock:
             now_s = time.monotonic()
             self._idle_since_s.append(now_s)
-            self._start(now_s)
+            found = self._start(now_s, keeps=keeps)
+            over = []
             for task in batch.tasks:
                 task.request.left -= 1
                 if task.request.left == 0:
-                    task.request.wake()
+                    over.append(task.request)
+            # One wakes the next: all at once they would only wait for the interpreter's lock.
+            for request, following in itertools.pairwise(over):
+                request.following = following
+            if over:
+                over[0].wake()
+        return found
