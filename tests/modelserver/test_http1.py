@@ -37,6 +37,8 @@ class Served:
             self.go_on.wait(20)
         if head.target == "/big":
             return Response(200, b"x" * 50_000_000)
+        if head.target.startswith("/bytes/"):
+            return Response(200, b"x" * int(head.target.removeprefix("/bytes/")))
         return Response(200, f"{head.method} {head.target} ".encode() + body)
 
     def connect(self) -> socket.socket:
@@ -231,6 +233,22 @@ def test_as_many_requests_are_worked_on_as_there_are_threads(served: Served) -> 
         served.go_on.set()
         for client in clients:  # those that waited in their sockets are answered like the others
             assert client.recv(1000).endswith(b"GET /wait ")
+
+
+@pytest.mark.parametrize(("size", "waits"), [(15_000, False), (20_000, True)])
+def test_the_rest_of_an_answer_above_16_kib_waits_for_an_acknowledgement_as_with_libevent(
+    served: Served, size: int, waits: bool
+) -> None:
+    took_s = []
+    with served.connect() as client, client.makefile("rb") as answers:
+        for _ in range(40):
+            start_s = time.monotonic()
+            client.sendall(b"GET /bytes/%d HTTP/1.1\r\n\r\n" % size)
+            while answers.readline() != b"\r\n":
+                pass
+            assert len(answers.read(size)) == size
+            took_s.append(time.monotonic() - start_s)
+    assert (sorted(took_s)[20] > 0.03) is waits
 
 
 def test_a_server_that_stops_lets_its_requests_end() -> None:

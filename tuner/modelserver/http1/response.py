@@ -11,7 +11,8 @@ from tuner.modelserver.http1.head import Head
 
 JSON = "application/json"
 HTML = "text/html"
-_JOINED_BYTES = 1 << 16
+PIECE_BYTES = 1 << 14
+"""libevent writes no more at once."""
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus} | {499: "Client Closed Request"}
 _date = (0, "")
@@ -38,8 +39,8 @@ def page(status: int) -> Response:
     return Response(status, body.encode(), HTML, closes=True)
 
 
-def written(response: Response, head: Head | None, last: bool) -> tuple[bytes, ...]:
-    """The answer to the request of ``head`` in one piece, or in two where joining would cost.
+def written(response: Response, head: Head | None, last: bool) -> tuple[bytes | memoryview, ...]:
+    """The answer to the request of ``head``, in one part unless it is larger than a piece.
 
     Args:
         head: ``None`` where it could not be read.
@@ -58,7 +59,10 @@ def written(response: Response, head: Head | None, last: bool) -> tuple[bytes, .
     ).encode("latin-1")
     if head is not None and head.method == "HEAD":
         return (start,)
-    return (start + body,) if len(body) <= _JOINED_BYTES else (start, body)
+    first = PIECE_BYTES - len(start)
+    if len(body) <= first:
+        return (start + body,)
+    return start + body[:first], memoryview(body)[first:]
 
 
 def _now() -> str:

@@ -135,7 +135,6 @@ class Http1Server:
                     return
                 self._spare = self._spare or _spare()
                 client.setblocking(False)
-                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._connections[client.fileno()] = Connection(client, self._answer)
                 self._epoll.register(client, _EVENTS)
 
