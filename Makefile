@@ -30,7 +30,7 @@ notebook: $(READY)
 # Tests of running servers have the machine to themselves; all others share its cores, each process
 # on one: two that multiply matrices on both get in each other's way.
 # PYTEST_ARGS picks some, e.g. PYTEST_ARGS="tests/load -k truth".
-ALONE := $(addprefix tests/,deploy load modelserver)
+ALONE := $(addprefix tests/,conformance deploy load modelserver)
 WHOLE := $(addprefix tests/,endtoend workers)
 NOTEBOOK := report.ipynb --nbmake --nbmake-timeout=900
 test: $(READY)

@@ -53,8 +53,10 @@ def recorded(name: str) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Client:
-    """Of one running server."""
+    """Of one running server. A call with a time limit has a connection of its own, as it had when it
+    was recorded."""
 
+    port: int
     channel: grpc.Channel
     rest_port: int
     folders: dict[str, str]
@@ -98,15 +100,19 @@ class Client:
         timeout_s = row.get("timeout_s", _TIMEOUT_S)
         code, answer, told = "", b"", ""
         request = self._request(row)
+        channel = self.own_channel() if "timeout_s" in row else self.channel
         try:
             if row.get("stream"):
-                for answer in self.channel.unary_stream(row["method"])(request, timeout=timeout_s):
+                for answer in channel.unary_stream(row["method"])(request, timeout=timeout_s):
                     code = "OK,"
             else:
-                answer = self.channel.unary_unary(row["method"])(request, timeout=timeout_s)
+                answer = channel.unary_unary(row["method"])(request, timeout=timeout_s)
             code += "OK"
         except grpc.RpcError as error:
             code, told = code + error.code().name, error.details()
+        finally:
+            if channel is not self.channel:
+                channel.close()
         if code != real["code"]:
             return False, f"{code} {told[:300]}"
         theirs = base64.b64decode(real.get("response", ""))
@@ -117,6 +123,10 @@ class Client:
             return near(self._named(ours), _message(method, theirs)), f"{code} {str(ours)[:300]}"
         except DecodeError as error:
             return False, repr(error)
+
+    def own_channel(self) -> grpc.Channel:
+        alone = [("grpc.use_local_subchannel_pool", 1)]
+        return grpc.insecure_channel(f"127.0.0.1:{self.port}", options=alone)
 
     def _request(self, row: dict[str, Any]) -> bytes:
         request = base64.b64decode(row["request"])

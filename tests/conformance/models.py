@@ -181,9 +181,7 @@ def _examples(base: Path) -> None:
         sparse = v1.sparse.placeholder(tf.float32, [None, 4], name="sp")
         session.run(v1.global_variables_initializer())
         one = {"inputs": serialised}
-        odd = v1.placeholder_with_default([1.0], [None])
-        whole = tf.cast(scores, tf.int64)
-        raw = tf.fill([count, 1], b"\xff\x01")
+        # The order of what follows gives the tensors the names that the recorded metadata has.
         table = {
             "serving_default": (one, {"outputs": value}, REGRESS),
             "cls": (one, {"classes": classes, "scores": scores}, CLASSIFY),
@@ -195,10 +193,20 @@ def _examples(base: Path) -> None:
             "cls_short": (one, {"scores": scores[:1]}, CLASSIFY),
             "cls_differ": (one, {"classes": classes, "scores": scores[:, :2]}, CLASSIFY),
             "cls_f64": (one, {"scores": tf.cast(scores, tf.float64)}, CLASSIFY),
-            "cls_intcl": (one, {"classes": whole, "scores": scores}, CLASSIFY),
-            "cls_bytes": (one, {"classes": raw, "scores": scores[:, :1]}, CLASSIFY),
+            "cls_intcl": (
+                one, {"classes": tf.cast(scores, tf.int64), "scores": scores}, CLASSIFY
+            ),
+            "cls_bytes": (
+                one,
+                {"classes": tf.fill([count, 1], b"\xff\x01"), "scores": scores[:, :1]},
+                CLASSIFY,
+            ),
             "cls_othin": ({"ex": serialised}, {"scores": scores}, CLASSIFY),
-            "cls_twoin": ({"inputs": serialised, "z": odd}, {"scores": scores}, CLASSIFY),
+            "cls_twoin": (
+                {"inputs": serialised, "z": v1.placeholder_with_default([1.0], [None])},
+                {"scores": scores},
+                CLASSIFY,
+            ),
             "reg1": (one, {"outputs": value[:, 0]}, REGRESS),
             "reg_none": (one, {"other": value}, REGRESS),
             "reg_extra": (one, {"outputs": value, "other": value}, REGRESS),

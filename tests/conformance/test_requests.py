@@ -41,7 +41,7 @@ def _serving(fork_server, flags, folders, log) -> Iterator[Client]:
         for one in (port, rest_port):
             _await(one, log)
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Client(channel, rest_port, folders)
+            yield Client(port, channel, rest_port, folders)
     finally:
         fork_server.order(kill=pid, signal=9)
         fork_server.exit_code(number)
@@ -93,8 +93,8 @@ def test_recorded_requests_are_answered_alike_but_for_the_known_deviations(
         missed = sum(one == suite for one, _ in unlike)
         total = sum(row["suite"] == suite for row in rows)
         COUNTS[suite] = (total, total - missed)
-    new = {key: came for key, came in unlike.items() if key not in REQUESTS}
-    assert not new
+    new = [f"{key}: {came}" for key, came in unlike.items() if key not in REQUESTS]
+    assert not new, "\n".join(new)
 
 
 def test_nearly_all_recorded_requests_are_answered_alike():
