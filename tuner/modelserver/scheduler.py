@@ -200,12 +200,11 @@ class BatchScheduler:
             for batch in mine:
                 self._run(batch)
             woken = not mine and request.wakes.acquire(timeout=wait_s)
-            if request.left == 0:
-                with self._lock:
+            with self._lock:
+                if request.left == 0:
                     if request.following is not None:
                         request.following.wake()
-                return request.parts
-            with self._lock:
+                    return request.parts
                 if request.awake:
                     request.awake = False
                     if not woken:
