@@ -89,6 +89,10 @@ def tuner(*arguments: str) -> str:
     return done.stdout
 
 
+def study_of(model: str, number: int) -> str:
+    return f"fidelity-{model.replace('@', '-')}-{number}"
+
+
 def measure(model: str, number: int, into: Path) -> pd.DataFrame:
     """One pass over all configurations, or what is kept of it."""
     rates = into / "rates.json"
@@ -96,7 +100,7 @@ def measure(model: str, number: int, into: Path) -> pd.DataFrame:
     if model not in known:
         known[model] = round(capacity(model) * SHARES[model], 1)
         rates.write_text(json.dumps(known))
-    name, url = f"fidelity-{model}-{number}", f"sqlite:///{into / 'fidelity.db'}"
+    name, url = study_of(model, number), f"sqlite:///{into / 'fidelity.db'}"
     tuner(
         *("study", "--space", str(HERE / "space.yaml"), "--model", model, "--name", name),
         *("--storage", url, "--sampler", "grid", "--load", str(known[model]), "--quiet"),
@@ -183,7 +187,7 @@ def main() -> None:
     for number, name in product(range(1, options.passes + 1), names):
         if options.report:
             url = f"sqlite:///{options.into / 'fidelity.db'}"
-            found[name][number] = comparable(load_table(f"fidelity-{name}-{number}", url))
+            found[name][number] = comparable(load_table(study_of(name, number), url))
         else:
             found[name][number] = measure(name, number, options.into)
     for name, passes in found.items():

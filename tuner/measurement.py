@@ -37,6 +37,8 @@ REASONS: Mapping[str, str] = {
 }
 """Why a trial may end without a measurement: reason -> what it means."""
 
+EMBEDDED_SERVER = "embedded_server"
+"""In a deployment's record: 2 since REST costs about what it costs on TensorFlow Serving."""
 PERCENTILE_RULE, CEILING = "percentile_rule", "ceiling"
 """``StageResult.details`` of a stage whose percentiles have the rank ceil(q n). Stages without it were
 recorded with the rank rounded to the nearest: one too low for half of the numbers of requests."""

@@ -73,6 +73,7 @@ def test_a_small_study_ends_with_its_front_a_plot_and_provenance(tuner: Tuner) -
     record = store.load_records(f"{tuner.folder}/studies/small.db")[0]
     assert {"seed", "versions", "machine_load", "owner"} <= set(record.attributes)
     assert "--model_name=cnn1d" in " ".join(map(str, _command_line(record)))
+    assert record.measurement["deployment"]["embedded_server"] == 2
     stage = record.measurement["stage"]
     assert stage["requests"] > 50 and stage["client_lag_p99_ms"] is not None
     folder = tuner.folder / "studies" / "small.artifacts" / "00000"

@@ -112,3 +112,11 @@ def _studies(file: Path) -> list[store.Store]:
 
 def _records(file: Path) -> list[Any]:
     return [record for study in _studies(file) for record in study.records()]
+
+
+def test_what_was_measured_over_the_former_rest_front_is_told_apart() -> None:
+    url = f"sqlite:///{FOLDER / 'probe-deployers.db'}"
+    embedded = store.load_table("probe-deployers-embedded@load=300", url)
+    assert embedded["former_rest"].tolist() == embedded["protocol"].eq("rest").tolist()
+    assert embedded["former_rest"].any()
+    assert not store.load_table("probe-deployers-binary@load=300", url)["former_rest"].any()

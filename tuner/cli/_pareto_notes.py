@@ -17,7 +17,12 @@ DRIFTED = 0.01
 def study_notes(marked: Any) -> list[str]:
     """What holds of the whole study: disturbed trials, percentiles by the former rank rule, what a
     later measurement refuted."""
-    return [*_conditions(marked), *_former_rule(marked), *refuted_notes(marked)]
+    return [
+        *_conditions(marked),
+        *_former_rule(marked),
+        *_former_rest(marked),
+        *refuted_notes(marked),
+    ]
 
 
 def pareto_notes(members: Any) -> list[str]:
@@ -77,6 +82,17 @@ def _trials(numbers: Collection[int]) -> str:
     """``trials 3, 7``, the first eight."""
     shown = ", ".join(str(int(n)) for n in list(numbers)[:8])
     return f"trial{'s' if len(numbers) > 1 else ''} {shown}{', …' if len(numbers) > 8 else ''}"
+
+
+def _former_rest(marked: Any) -> list[str]:
+    told = marked[marked["former_rest"].eq(True)] if "former_rest" in marked.columns else ()
+    if not len(told):
+        return []
+    return [
+        f"{_trials(told['number'])}: measured over the embedded server's former REST front, on which "
+        "REST cost three to five times what it costs on TensorFlow Serving; what they say of REST "
+        "beside gRPC does not carry over (docs/modelserver.md)"
+    ]
 
 
 def _former_rule(marked: Any) -> list[str]:

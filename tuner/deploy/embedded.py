@@ -6,12 +6,14 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, ClassVar
 
 from tuner.deploy import programs
 from tuner.deploy.files import ServerFiles
 from tuner.deploy.local import LocalDeployer
 from tuner.deploy.processes import Spawner
 from tuner.deploy.resources import Limits
+from tuner.measurement import EMBEDDED_SERVER
 
 MODULE = "tuner.modelserver"
 FORK_SERVER = "tuner.modelserver.forkserver"
@@ -32,6 +34,7 @@ class EmbeddedDeployer(LocalDeployer):
     """
 
     name = "embedded"
+    about: ClassVar[Mapping[str, Any]] = {EMBEDDED_SERVER: 2}
 
     def __init__(
         self,

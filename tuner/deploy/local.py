@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import psutil
 
@@ -72,6 +72,9 @@ class LocalDeployer(Deployer):
     Args:
         monitoring: serve Prometheus metrics on the REST port.
     """
+
+    about: ClassVar[Mapping[str, Any]] = {}
+    """What every record of a deployment holds besides."""
 
     def __init__(self, *, monitoring: bool = False) -> None:
         self.monitoring = monitoring
@@ -165,6 +168,7 @@ class LocalDeployer(Deployer):
             raise failure from None
         deployment.details.update(
             deployer=self.name,
+            **self.about,
             command_line=self.command(files),
             files=dict(files.texts),
             environment=dict(files.environment),

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from tuner.measurement import METRICS, energy_basis, interval_names
+from tuner.measurement import EMBEDDED_SERVER, METRICS, energy_basis, interval_names
 from tuner.store.database import Store
 from tuner.store.reading import uncollected
 from tuner.store.record import TrialRecord
@@ -34,7 +34,7 @@ def table_of(store: Store) -> Any:
     held enough requests for an upper bound of its p99; ``requests`` and ``target_rate_rps`` of the
     stage; ``percentile_rule``: by which rank its percentiles were taken (empty = the former rule,
     see ``analysis.ranks``); ``disturbed``: in words what disturbed the stage; ``memory_peak_mb``
-    of the server. ``attrs`` holds ``name``, ``parameters``,
+    of the server; ``former_rest``: measured over the embedded server's former REST front. ``attrs`` holds ``name``, ``parameters``,
     ``objectives``, ``directions``, ``environment``, ``space``, ``energy_source`` (a list where
     there are several) and ``measured_again``: what ``tuner measure`` stored since.
     """
@@ -55,7 +55,7 @@ def _table(store: Store, records: list[TrialRecord]) -> Any:
         "number", *names, *metrics, *(c for ends in bounded.values() for c in ends),
         "feasible", "valid", "reason", "window_s", "started", "batch_rows_mean",
         "energy_basis", "p99_interval_bounded", "requests", "target_rate_rps", "percentile_rule",
-        "disturbed", "drift", "memory_peak_mb",
+        "disturbed", "drift", "memory_peak_mb", "former_rest",
     ]
     rows = [_row(record, names, metrics) | _ends(told, bounded)
             for record, told in zip(records, intervals)]
@@ -96,6 +96,7 @@ def _row(record: TrialRecord, names: list[str], metrics: list[str]) -> dict[str,
         "disturbed": details.get("disturbed"),
         "drift": details.get("drift"),
         "memory_peak_mb": _memory_peak_mb(record),
+        "former_rest": _former_rest(record, details.get("protocol")),
     }
 
 
@@ -114,6 +115,15 @@ def _ends(
 def _batch_rows_mean(record: TrialRecord) -> float | None:
     batches = (record.measurement.get("deployment") or {}).get("batches")
     return batches["rows_mean"] if batches else None
+
+
+def _former_rest(record: TrialRecord, protocol: str | None) -> bool:
+    deployment = record.measurement.get("deployment") or {}
+    return (
+        protocol == "rest"
+        and deployment.get("deployer") == "embedded"
+        and EMBEDDED_SERVER not in deployment
+    )
 
 
 def _memory_peak_mb(record: TrialRecord) -> float | None:
