@@ -89,9 +89,9 @@ def _former_rest(marked: Any) -> list[str]:
     if not len(told):
         return []
     return [
-        f"{_trials(told['number'])}: measured over the embedded server's former REST front, on which "
+        (f"{_trials(told['number'])}: measured over the embedded server's former REST front, on which "
         "REST cost three to five times what it costs on TensorFlow Serving; what they say of REST "
-        "beside gRPC does not carry over (docs/modelserver.md)"
+        "beside gRPC does not carry over (docs/modelserver.md)")
     ]
 
 
