@@ -85,9 +85,9 @@ def _trials(numbers: Collection[int]) -> str:
 
 
 def _former_rest(marked: Any) -> list[str]:
-    told = marked[marked["former_rest"].eq(True)] if "former_rest" in marked.columns else ()
-    if not len(told):
+    if "former_rest" not in marked.columns or not marked["former_rest"].eq(True).any():
         return []
+    told = marked[marked["former_rest"].eq(True)]
     return [
         (f"{_trials(told['number'])}: measured over the embedded server's former REST front, on which "
         "REST cost three to five times what it costs on TensorFlow Serving; what they say of REST "

@@ -24,6 +24,7 @@ from tuner.modelserver import deadline, padding
 from tuner.modelserver.batch_stats import BatchStats
 from tuner.modelserver.batching import BatchingOptions, read_options
 from tuner.modelserver.flags import schedulable_cpus
+from tuner.modelserver.graph_shape import Shape
 from tuner.modelserver.metrics import Metrics
 from tuner.modelserver.saved_model import INIT_SIGNATURE, Run, SavedModelSession
 from tuner.modelserver.scheduler import BatchQueue, BatchScheduler, Request, Task
@@ -79,6 +80,7 @@ class Signature:
         self.output_names = tuple(sorted(definition.outputs))
         self.method_name: str = definition.method_name
         self._session = session
+        self._shape = session.shapes.get(key, Shape.LOOPS)
         self._defaults = {
             name: tf.make_ndarray(tensor) for name, tensor in definition.defaults.items()
         }
@@ -106,9 +108,11 @@ class Signature:
         more and would not hold batches back: that spares two hops.
         """
         self._scheduler, self._stats = scheduler, stats
-        chain = not self._session.branches[self.key]
+        chain = self._shape is Shape.CHAIN
         if chain and options.num_batch_threads <= inter_op_threads:
-            self._run_joined = self._session.callable(self._feeds, self._fetches(()), True)
+            self._run_joined = self._session.callable(
+                self._feeds, self._fetches(()), self._shape, in_caller=True
+            )
         self._queue = BatchQueue(options, self._run_batch)
 
     def run(
@@ -144,10 +148,10 @@ class Signature:
         request = Request(fed, padding.rows_of(fed), deadline_s)
         return _whole(self._scheduler.run(self._queue, request))
 
-    def run_alone(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """Run on exactly the inputs of the signature, batching or not."""
+    def warm(self, inputs: Mapping[str, np.ndarray]) -> None:
+        """Run past the batching: a load does not wait for a batch's time-out."""
         run = self._run_joined or self._run(())
-        return run(*(inputs[name] for name in self.input_names))
+        run.warm(*(inputs[name] for name in self.input_names))
 
     def _run_batch(self, tasks: Sequence[Task]) -> None:
         assert self._queue is not None
@@ -183,7 +187,7 @@ class Signature:
         with self._lock:
             if outputs not in self._prepared:
                 fetches = self._fetches(outputs)
-                self._prepared[outputs] = self._session.callable(self._feeds, fetches)
+                self._prepared[outputs] = self._session.callable(self._feeds, fetches, self._shape)
             return self._prepared[outputs]
 
     def _fetches(self, outputs: tuple[str, ...]) -> Sequence[str]:
@@ -279,10 +283,7 @@ class Servable:
         return self._specs[key]
 
     def first_inference(self) -> None:
-        """Run each signature once on zeros, so that no request pays for what is built lazily.
-
-        Past the batching: a load does not wait for a batch's time-out.
-        """
+        """Run each signature on zeros, so that no request pays for what is built lazily."""
         for signature in self.signatures.values():
             if signature.key == INIT_SIGNATURE or not _is_plain(signature.definition):
                 continue
@@ -290,7 +291,7 @@ class Servable:
             if inputs is None:
                 continue
             try:
-                signature.run_alone(inputs)
+                signature.warm(inputs)
             except tf.errors.OpError as error:
                 _LOG.info(
                     "Signature %s of %s does not take zeros: %s", signature.key, self.name, error

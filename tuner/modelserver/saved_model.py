@@ -6,11 +6,9 @@ TensorFlow sees it: MobileNetV2's 2,367 nodes become 529, and loading takes two 
 
 from __future__ import annotations
 
-import contextlib
 import math
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +19,14 @@ from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 from tensorflow.python.client import pywrap_tf_session
 from tensorflow.python.saved_model import loader_impl
 
-from tuner.modelserver.branches import has_branches
+from tuner.modelserver.graph_shape import Shape, shape_of
 from tuner.modelserver.restore import add_restore, saved_variables
 from tuner.modelserver.status import Code, ServingError, invalid_argument
 
 INIT_SIGNATURE = "__saved_model_init_op"
 _TRAIN_SIGNATURE = "__saved_model_train_op"
-_CLOSE_ENOUGH = 1.02
-"""A run may be cancelled that much later than it asks for."""
 _SURELY, _FORGETS = 4, 0.999
 """A run is expected to end within so many times the longest one, which counts less with time."""
-_OFTEN, _MOST_LIMITS, _LIMITS_COUNTED = 50, 4, 1000
 
 
 def _tensor(graph: tf.Graph, name: str) -> tf.Tensor:
@@ -54,13 +49,13 @@ class Run:
     """A prepared call of a session: takes one array a feed, gives one array a fetch.
 
     The session's own callable goes past the Python work of ``Session.run`` and
-    ``Session.make_callable``: 12,800 calls/s against 4,900 for a small 1-D CNN on one core. It has
-    the time limit of its runs fixed, so a limit that calls ask for again and again gets a callable
-    of its own; others go the longer way, at 0.04 ms more.
+    ``Session.make_callable``: 12,800 calls/s against 4,900 for a small 1-D CNN on one core. Its
+    runs cannot be cancelled. So a run whose deadline may come before its end takes the longer way,
+    which costs 0.04 ms more, and the first time what it takes to prepare the graph once more.
 
     Args:
-        in_caller: run in the thread of the call, not in the inter-op threads. Such a run cannot be
-            cancelled, so one whose deadline may come before its end goes to these all the same.
+        shape: of the graph; one with loops may run for any time, others for about as long as before.
+        in_caller: run in the thread of the call, not in the inter-op threads.
     """
 
     def __init__(
@@ -68,15 +63,17 @@ class Run:
         session: tf.compat.v1.Session,
         feeds: Sequence[str],
         fetches: Sequence[str],
+        shape: Shape = Shape.LOOPS,
         in_caller: bool = False,
     ) -> None:
-        self._session, self._feeds, self._fetches = session, list(feeds), list(fetches)
+        self._session = session
         self._sources = [_tensor(session.graph, name)._as_tf_output() for name in feeds]
         self._targets = [_tensor(session.graph, name)._as_tf_output() for name in fetches]
-        self._in_caller, self._longest_s = in_caller, 0.0
-        self._call = self._callable(0, in_caller)
-        self._limited: dict[int, Callable[..., list[np.ndarray]]] = {}
-        self._asked: dict[int, int] = {}
+        options = config_pb2.CallableOptions(feed=feeds, fetch=fetches)
+        if in_caller:
+            options.run_options.inter_op_thread_pool = -1
+        self._call = session._make_callable_from_options(options)
+        self._predictable, self._longest_s = shape is not Shape.LOOPS, 0.0
 
     def __call__(self, *arrays: np.ndarray, deadline_s: float | None = None) -> list[np.ndarray]:
         """Run; at ``deadline_s``, an instant of ``time.monotonic``, the run is cancelled.
@@ -84,45 +81,22 @@ class Run:
         Raises:
             tensorflow.errors.OpError: what TensorFlow says of the run, or of its deadline.
         """
-        if self._in_caller:
-            start_s = time.monotonic()
-            if deadline_s is None or deadline_s - start_s > _SURELY * self._longest_s:
-                results = self._call(*arrays)
-                self._longest_s = max(_FORGETS * self._longest_s, time.monotonic() - start_s)
-                return results
-        elif deadline_s is None:
+        if deadline_s is None:
             return self._call(*arrays)
-        left_ms = max(1, math.ceil((deadline_s - time.monotonic()) * 1e3))
-        grain_ms = 10 ** max(0, len(str(left_ms)) - 2)
-        usual_ms = math.ceil(left_ms / grain_ms) * grain_ms
-        if usual_ms <= left_ms * _CLOSE_ENOUGH:
-            call = self._limited.get(usual_ms)
-            if call is not None:
-                return call(*arrays)
-            self._count(usual_ms)
-        return self._run(left_ms, arrays)
+        start_s = time.monotonic()
+        left_s = deadline_s - start_s
+        if self._predictable and left_s > _SURELY * self._longest_s:
+            results = self._call(*arrays)
+            self._longest_s = max(_FORGETS * self._longest_s, time.monotonic() - start_s)
+            return results
+        return self._run(max(1, math.ceil(left_s * 1e3)), arrays)
 
-    def _callable(
-        self, limit_ms: int, in_caller: bool = False
-    ) -> Callable[..., list[np.ndarray]]:
-        options = config_pb2.CallableOptions(feed=self._feeds, fetch=self._fetches)
-        options.run_options.timeout_in_ms = limit_ms
-        if in_caller:
-            options.run_options.inter_op_thread_pool = -1
-        return self._session._make_callable_from_options(options)
-
-    def _count(self, limit_ms: int) -> None:
-        """Have a callable made, beside the requests, for a limit that is asked for often."""
-        self._asked[limit_ms] = self._asked.get(limit_ms, 0) + 1
-        if self._asked[limit_ms] == _OFTEN and len(self._limited) < _MOST_LIMITS:
-
-            def make() -> None:
-                with contextlib.suppress(RuntimeError, tf.errors.OpError):  # closed meanwhile
-                    self._limited[limit_ms] = self._callable(limit_ms)
-
-            threading.Thread(target=make, name="prepare", daemon=True).start()
-        if len(self._asked) > _LIMITS_COUNTED:
-            self._asked.clear()
+    def warm(self, *arrays: np.ndarray) -> None:
+        """Run once, and once more to see how long that takes."""
+        self._call(*arrays)
+        start_s = time.monotonic()
+        self._call(*arrays)
+        self._longest_s = time.monotonic() - start_s
 
     def _run(self, limit_ms: int, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         options = config_pb2.RunOptions(timeout_in_ms=limit_ms).SerializeToString()
@@ -167,11 +141,11 @@ class SavedModelSession:
         roots = [name for pair in self.signatures.values() for name in _tensors(pair)]
         roots += [name for name in (self._restore, self._filename, self._init) if name]
         graph_def = prune(meta_graph.graph_def, [*roots, *self._assets])
-        self.branches = {
-            key: has_branches(graph_def, {_node_name(name) for name in _tensors(signature)})
+        self.shapes = {
+            key: shape_of(graph_def, {_node_name(name) for name in _tensors(signature)})
             for key, signature in self.signatures.items()
         }
-        """For each signature whether a run may take another thread, or be of any length."""
+        """For each signature how its work hangs together."""
         _name_resources(graph_def)
         self.graph = tf.Graph()
         with self.graph.as_default():
@@ -198,10 +172,14 @@ class SavedModelSession:
             self.session.run(self._element(self._init), self._assets)
 
     def callable(
-        self, feeds: Sequence[str], fetches: Sequence[str], in_caller: bool = False
+        self,
+        feeds: Sequence[str],
+        fetches: Sequence[str],
+        shape: Shape = Shape.LOOPS,
+        in_caller: bool = False,
     ) -> Run:
         """A prepared call: ``feeds`` and ``fetches`` are tensor names, in the order of use."""
-        return Run(self.session, feeds, fetches, in_caller)
+        return Run(self.session, feeds, fetches, shape, in_caller)
 
     def _element(self, name: str) -> Any:
         return self.graph.as_graph_element(name, allow_tensor=True, allow_operation=True)

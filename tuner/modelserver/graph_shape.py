@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable, Mapping
 
 from tensorflow.core.framework import function_pb2, graph_pb2, node_def_pb2
@@ -15,25 +16,32 @@ _HEAVY = frozenset({
 _LOOPS = frozenset({"Enter", "For", "RefEnter", "StatelessWhile", "While"})
 
 
+class Shape(enum.Enum):
+    """How a graph's work hangs together."""
+
+    CHAIN = "one heavy operation after the other"
+    BRANCHES = "heavy operations that do not wait for one another"
+    LOOPS = "loops, of as many turns as the data says"
+
+
 class _Loop(Exception):
     """There is one."""
 
 
-def has_branches(graph: graph_pb2.GraphDef, roots: Iterable[str]) -> bool:
-    """Whether two heavy operations that ``roots`` need do not wait for one another, or loop.
+def shape_of(graph: graph_pb2.GraphDef, roots: Iterable[str]) -> Shape:
+    """The shape of what ``roots`` need.
 
     Args:
         roots: names of nodes.
 
-    A graph whose heavy operations form one chain runs them one after the other, however many
-    inter-op threads there are, and takes as long each time.
+    A chain runs its operations one after the other, however many inter-op threads there are.
     """
     functions = {function.signature.name: function for function in graph.library.function}
     try:
         heavy, longest = _measure(graph.node, functions, {}, list(roots))
     except _Loop:
-        return True
-    return heavy != longest
+        return Shape.LOOPS
+    return Shape.CHAIN if heavy == longest else Shape.BRANCHES
 
 
 def _measure(
