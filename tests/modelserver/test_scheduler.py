@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -226,3 +228,33 @@ def test_every_request_gets_its_own_rows_whatever_comes_together(
     assert bench.most <= 3
     assert max(bench.sizes()) <= (5 if splits else 8)
     assert not bench.running
+
+
+def test_the_parts_of_a_request_run_together_where_there_are_places():
+    gate = threading.Event()
+    bench = Bench(
+        3,
+        gate,
+        max_batch_size=8,
+        max_execution_batch_size=2,
+        enable_large_batch_splitting=True,
+        max_enqueued_batches=100,
+    )
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(bench.ask, np.arange(6))
+        _soon(lambda: bench.running == 3)
+        gate.set()
+        assert asked.result(20).tolist() == [0, 2, 4, 6, 8, 10]
+
+
+def test_what_a_request_brought_is_let_go_with_its_answer():
+    bench = Bench(max_batch_size=8)
+    rows = np.arange(3)
+    kept = weakref.ref(rows)
+    gc.disable()
+    try:
+        bench.ask(rows)
+        del rows
+        assert kept() is None
+    finally:
+        gc.enable()

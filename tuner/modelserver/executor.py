@@ -10,6 +10,7 @@ import itertools
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -113,7 +114,14 @@ class Signature:
             self._run_joined = self._session.callable(
                 self._feeds, self._fetches(()), self._shape, in_caller=True
             )
-        self._queue = BatchQueue(options, self._run_batch)
+        run = weakref.WeakMethod(self._run_batch)  # the queue must not keep a version alive
+
+        def run_batch(tasks: Sequence[Task]) -> None:
+            found = run()
+            assert found is not None  # its requests hold it
+            found(tasks)
+
+        self._queue = BatchQueue(options, run_batch)
 
     def run(
         self, inputs: Mapping[str, Any], outputs: Sequence[str] = ()
@@ -140,7 +148,8 @@ class Signature:
         if self._queue is None or self._scheduler is None or chosen:
             return self._run(chosen)(*fed, deadline_s=deadline_s)
         for index, (array, dtype) in enumerate(zip(fed, self._types)):
-            if array.dtype != dtype.as_numpy_dtype and dtype != tf.string:
+            fits = array.dtype.kind in "OSU" if dtype == tf.string else array.dtype == dtype.as_numpy_dtype
+            if not fits:
                 raise invalid_argument(
                     f"Expects arg[{index}] to be {_name(dtype)} but "
                     f"{_name(tf.dtypes.as_dtype(array.dtype))} is provided"

@@ -39,7 +39,7 @@ def _spaced(text: bytes, by_row: bool, rank: int) -> bytes:
     By row a blank behind each comma, by column a number a line. What is longer than 16 KiB goes out
     in pieces, and the second one late, so length is latency.
     """
-    return text.replace(b",", b", " if by_row else b",\n" + b" " * (4 * rank + 4))
+    return text.replace(b", ", b",").replace(b",", b", " if by_row else b",\n" + b" " * (4 * rank + 4))
 
 
 def _check_rows(names: Sequence[str], arrays: Sequence[Any]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 from tensorflow_serving.config import model_server_config_pb2
 
+from tuner.modelserver import deadline
 from tuner.modelserver.executor import Servable
 from tuner.modelserver.model_config import checked
 from tuner.modelserver.status import Code, ServingError, as_serving_error, invalid_argument
@@ -263,6 +264,7 @@ class Repository:
         return new
 
     def _bring_up(self, model: _Model, version: _Version) -> None:
+        deadline.begin(None)  # a call that reloads may be over before the models are warm
         version.state = ModelVersionStatus.LOADING
         if not version.path.is_dir():
             version.state, version.error = ModelVersionStatus.END, _no_folder(model, version)

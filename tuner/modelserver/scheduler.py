@@ -190,7 +190,11 @@ class BatchScheduler:
         """
         with self._lock:
             now_s = time.monotonic()
-            queue.add(request, now_s)
+            try:
+                queue.add(request, now_s)
+            except ServingError:
+                request.parts = []
+                raise
             if not queue.listed:
                 queue.listed = True
                 self._waiting.append(queue)
@@ -204,7 +208,9 @@ class BatchScheduler:
                 if request.left == 0:
                     if request.following is not None:
                         request.following.wake()
-                    return request.parts
+                    # The parts know their request: a cycle that would keep the arrays of both alive.
+                    parts, request.parts, request.following = request.parts, [], None
+                    return parts
                 if request.awake:
                     request.awake = False
                     if not woken:
@@ -219,7 +225,7 @@ class BatchScheduler:
         """Give free places to batches that are ready; returns those that the caller shall run.
 
         Args:
-            request: the caller's, who runs what it is part of.
+            request: the caller's, who runs the batch that it is part of as a whole.
             keeps: the caller runs the first one, whosever it is.
         """
         mine: list[Batch] = []
@@ -235,8 +241,10 @@ class BatchScheduler:
                 continue
             unseen = len(self._waiting)
             self._idle_since_s.pop()
+            # Of a request in parts the thread stays free to look at the time; the parts run together.
+            whole = request is not None and len(request.parts) == 1
             first, last = batch.tasks[0].request, batch.tasks[-1].request
-            if (keeps and not mine) or request is first or request is last:
+            if (keeps and not mine) or (whole and request in (first, last)):
                 mine.append(batch)
             else:
                 self._hand_over(batch)

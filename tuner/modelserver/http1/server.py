@@ -97,7 +97,7 @@ class Http1Server:
         connection.again = True
         # Who cannot have the lock leaves its event to who has it.
         while connection.again and connection.lock.acquire(False):
-            alive = False
+            alive = True
             try:
                 while connection.again:
                     connection.again = False
