@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from concurrent import futures
 
 import ml_dtypes
@@ -17,10 +19,13 @@ from tensorflow_serving.apis import (
     predict_pb2,
 )
 
+from tuner.modelserver.batching import BatchingOptions
 from tuner.modelserver.cache import ResponseCache
 from tuner.modelserver.examples import Classified, serialised
+from tuner.modelserver.executor import ExecutionSettings, Servable
 from tuner.modelserver.metrics import Histogram
 from tuner.modelserver.model_service import ModelService
+from tuner.modelserver.scheduler import BatchScheduler
 from tuner.modelserver.status import Code, ServingError
 from tuner.modelserver.tensors import encode_predict_response, to_array
 
@@ -258,3 +263,19 @@ def test_reloads_that_cannot_finish_take_two_threads_and_no_more():
         released.set()
         assert [one.result(10) for one in running] == [STATUS_OK, STATUS_OK]
     assert service.reload(body) == STATUS_OK
+
+
+def test_a_version_that_batches_ends_with_its_last_reference(models):
+    batching = BatchingOptions(max_batch_size=4, max_execution_batch_size=4)
+    settings = ExecutionSettings(batching=batching, scheduler=BatchScheduler(1))
+    (path,) = [folder for folder in sorted((models / "half").iterdir())[:1]]
+    servable = Servable("half", int(path.name), path, settings)
+    servable.first_inference()
+    servable.signature("").run({"x": np.ones(2, np.float32)})
+    session = weakref.ref(servable._session)
+    gc.disable()
+    try:
+        del servable
+        assert session() is None
+    finally:
+        gc.enable()
