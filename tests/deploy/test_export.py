@@ -193,7 +193,7 @@ def check_answers(grpc_port: int, rest_port: int, failure: Any) -> None:
     for name in names:
         predict_doubled(f"127.0.0.1:{grpc_port}", name)
     with urllib.request.urlopen(f"http://127.0.0.1:{rest_port}{METRICS_PATH}") as page:
-        assert b":tensorflow:serving:batching:processed_batch_size" in page.read()
+        assert b":tensorflow:serving:batching_session:processed_batch_size" in page.read()
 
 
 def test_the_script_starts_a_server_that_answers(startable: Path, tmp_path: Path) -> None:
