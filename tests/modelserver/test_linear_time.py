@@ -191,7 +191,7 @@ CASES: dict[str, tuple[Callable[[int], Work], int]] = {
     "small DATA frames": (_small_data_frames, 800_000),
     "a block of many headers": (_header_block, 60_000),
     "a block of indices": (_indexed_header_block, 12_000),
-    "a compressed message": (_compressed_message, 64_000_000),
+    "a compressed message": (_compressed_message, 16_000_000),
     "many inputs": (_many_inputs, 500_000),
     "unknown fields": (_unknown_fields, 400_000),
     "unknown fields of a tensor": (_unknown_fields_of_a_tensor, 400_000),
