@@ -164,3 +164,13 @@ def test_integers_that_numpy_has_no_common_type_for_are_refused_or_taken_one_by_
     assert found.dtype == np.uint64 and found.tolist() == [2**63, 1]
     floats = json_tensor.to_array([2**63, -1], kinds(tf.float32)["x"])
     assert floats.tolist() == [2.0**63, -1.0]
+
+
+@pytest.mark.parametrize(("numbers", "lines"), [(20, 1), (1_000, 1_000), (100_000, 1)])
+def test_an_answer_by_column_has_a_number_a_line_where_that_makes_it_longer_than_a_piece(
+    numbers: int, lines: int
+) -> None:
+    array = np.full(numbers, 0.123456, np.float32)
+    answer = json_answer.predict_outputs(["y"], [array], by_row=False)
+    assert json.loads(answer) == {"outputs": [0.123456] * numbers}
+    assert len(answer.splitlines()) == lines

@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import orjson
 
+from tuner.modelserver.http1.response import PIECE_BYTES
 from tuner.modelserver.status import invalid_argument
 
 
@@ -27,7 +28,9 @@ def predict_outputs(names: Sequence[str], arrays: Sequence[Any], by_row: bool) -
     if len(values) == 1:
         text = _written({"predictions" if by_row else "outputs": values[0]})
         numbers = isinstance(values[0], np.ndarray)
-        return _spaced(text, by_row, values[0].ndim) if numbers and len(text) > _SMALL else text
+        if numbers and _SMALL < len(text) < PIECE_BYTES:
+            return _spaced(text, by_row, values[0].ndim)
+        return text
     if by_row:
         return _written({"predictions": [dict(zip(names, row)) for row in zip(*values)]})
     return _written({"outputs": dict(zip(names, values))})
@@ -37,7 +40,7 @@ def _spaced(text: bytes, by_row: bool, rank: int) -> bytes:
     """An answer of numbers with TensorFlow Serving's blanks: as long on the wire as its own.
 
     By row a blank behind each comma, by column a number a line. What is longer than 16 KiB goes out
-    in pieces, and the second one late, so length is latency.
+    in pieces, and the second one late, so here length is latency; beyond that it is only length.
     """
     return text.replace(b", ", b",").replace(b",", b", " if by_row else b",\n" + b" " * (4 * rank + 4))
 
