@@ -127,6 +127,18 @@ def fork_server(tmp_path_factory) -> Iterator[ForkServerProcess]:
     server.close()
 
 
+@pytest.fixture
+def batching(tmp_path):
+    """Flags for these batching parameters."""
+
+    def flags(text: str) -> list[str]:
+        path = tmp_path / "batching.txt"
+        path.write_text(text)
+        return ["--enable_batching", f"--batching_parameters_file={path}"]
+
+    return flags
+
+
 @pytest.fixture(scope="session")
 def start_server(fork_server, tmp_path_factory):
     """Start a server with these flags; a context manager."""

@@ -16,18 +16,6 @@ import pytest
 from tests.modelserver.conftest import models_config
 
 
-@pytest.fixture
-def batching(tmp_path):
-    """Flags for these batching parameters."""
-
-    def flags(text: str) -> list[str]:
-        path = tmp_path / "batching.txt"
-        path.write_text(text)
-        return ["--enable_batching", f"--batching_parameters_file={path}"]
-
-    return flags
-
-
 def _at_once(calls):
     """Run the calls in as many threads, released together; results or errors, in order."""
     barrier = threading.Barrier(len(calls))

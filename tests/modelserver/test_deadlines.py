@@ -29,21 +29,11 @@ def _predict(server, rows: list[float], timeout_s: float):
     return stub.Predict(request, timeout=timeout_s)
 
 
-@pytest.fixture
-def batched(tmp_path):
-    def flags(text: str) -> list[str]:
-        path = tmp_path / "batching.txt"
-        path.write_text(text)
-        return ["--enable_batching", f"--batching_parameters_file={path}"]
-
-    return flags
-
-
-@pytest.mark.parametrize("batching", [None, "max_batch_size { value: 4 }"])
+@pytest.mark.parametrize("parameters", [None, "max_batch_size { value: 4 }"])
 def test_a_run_ends_at_its_grpc_deadline_and_its_thread_is_free(
-    start_server, models, batched, batching
+    start_server, models, batching, parameters
 ):
-    flags = batched(batching) if batching else []
+    flags = batching(parameters) if parameters else []
     with start_server(
         f"--model_base_path={models / 'stamped'}", "--grpc_max_threads=1", *flags
     ) as server:
@@ -57,9 +47,9 @@ def test_a_run_ends_at_its_grpc_deadline_and_its_thread_is_free(
         assert _cpu_s(server.pid) - before_s < 0.5
 
 
-@pytest.mark.parametrize("batching", [None, "max_batch_size { value: 4 }"])
-def test_a_run_ends_at_the_rest_time_out(start_server, models, batched, batching):
-    flags = batched(batching) if batching else []
+@pytest.mark.parametrize("parameters", [None, "max_batch_size { value: 4 }"])
+def test_a_run_ends_at_the_rest_time_out(start_server, models, batching, parameters):
+    flags = batching(parameters) if parameters else []
     with start_server(
         f"--model_base_path={models / 'stamped'}",
         "--rest_api_timeout_in_ms=500",
@@ -79,9 +69,9 @@ def test_a_run_ends_at_the_rest_time_out(start_server, models, batched, batching
 
 
 def test_a_row_whose_time_is_over_in_the_queue_is_refused_when_its_batch_is_taken(
-    start_server, models, batched
+    start_server, models, batching
 ):
-    flags = batched("max_batch_size { value: 4 } batch_timeout_micros { value: 1200000 }")
+    flags = batching("max_batch_size { value: 4 } batch_timeout_micros { value: 1200000 }")
     with start_server(
         f"--model_base_path={models / 'stamped'}", "--rest_api_timeout_in_ms=300", *flags
     ) as server:
@@ -92,8 +82,8 @@ def test_a_row_whose_time_is_over_in_the_queue_is_refused_when_its_batch_is_take
     assert answer.json() == {"error": "Run() timeout exceeded while waiting in batching queue"}
 
 
-def test_a_batch_runs_as_long_as_one_of_its_requests_may(start_server, models, batched):
-    flags = batched("max_batch_size { value: 2 } batch_timeout_micros { value: 5000000 }")
+def test_a_batch_runs_as_long_as_one_of_its_requests_may(start_server, models, batching):
+    flags = batching("max_batch_size { value: 2 } batch_timeout_micros { value: 5000000 }")
     with (
         start_server(f"--model_base_path={models / 'stamped'}", *flags) as server,
         ThreadPoolExecutor(2) as pool,

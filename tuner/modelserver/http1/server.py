@@ -18,13 +18,11 @@ import time
 import numpy as np
 
 from tuner.modelserver.http1.connection import Answer, Connection
+from tuner.modelserver.polling import ENDED, EVENTS, Spare
 
 _LOG = logging.getLogger(__name__)
 _BACKLOG = 1024
 _STOP_POLL_S = 0.02
-_ENDED = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
-# Edges: an event says that something is new, and is not asked for again after every request.
-_EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 
 
 class Http1Server:
@@ -46,7 +44,7 @@ class Http1Server:
         self._epoll = select.epoll()
         self._stopped = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stopping = False
-        self._spare, self._told = _spare(), False
+        self._spare = Spare("REST")
         self._accepting = threading.Lock()
         self._threads = [
             threading.Thread(target=self._work, name=f"rest-{number}", daemon=True)
@@ -92,7 +90,7 @@ class Http1Server:
                     return
 
     def _serve(self, descriptor: int, connection: Connection, event: int) -> None:
-        if event & _ENDED:
+        if event & ENDED:
             connection.ended = True
         connection.again = True
         # Who cannot have the lock leaves its event to who has it.
@@ -119,7 +117,7 @@ class Http1Server:
             del self._connections[descriptor]
             connection.again = False
             connection.socket.close()
-            if self._spare is None:  # some may have been left waiting
+            if self._spare.missing:  # some may have been left waiting
                 self._accept()
 
     def _accept(self) -> None:
@@ -129,35 +127,11 @@ class Http1Server:
                     client, _ = self._listener.accept()
                 except OSError as error:
                     if error.errno == errno.ECONNABORTED or (
-                        error.errno in (errno.EMFILE, errno.ENFILE) and self._turn_away()
+                        error.errno in (errno.EMFILE, errno.ENFILE) and self._spare.turn_away(self._listener)
                     ):
                         continue
                     return
-                self._spare = self._spare or _spare()
+                self._spare.renew()
                 client.setblocking(False)
                 self._connections[client.fileno()] = Connection(client, self._answer)
-                self._epoll.register(client, _EVENTS)
-
-    def _turn_away(self) -> bool:
-        """Close a connection that there is no descriptor for; whether there was one to close."""
-        if self._spare is None:
-            return False
-        os.close(self._spare)
-        try:
-            self._listener.accept()[0].close()
-        except OSError:  # EMFILE is said even where nobody waits
-            return False
-        finally:
-            self._spare = _spare()
-        if not self._told:
-            self._told = True
-            _LOG.warning("Out of file descriptors: REST connections are turned away")
-        return True
-
-
-def _spare() -> int | None:
-    """A descriptor to give up when there are no others left."""
-    try:
-        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
+                self._epoll.register(client, EVENTS)

@@ -26,6 +26,7 @@ from tuner.modelserver.http2.connection import Call, Connection
 from tuner.modelserver.http2.frames import ConnectionFault
 from tuner.modelserver.http2.request import Body, Request
 from tuner.modelserver.http2.workers import Workers
+from tuner.modelserver.polling import ENDED, EVENTS, Spare
 from tuner.modelserver.status import Code, ServingError, as_serving_error
 
 Method = Callable[[Body], bytes]
@@ -34,9 +35,6 @@ Method = Callable[[Body], bytes]
 _LOG = logging.getLogger(__name__)
 _BACKLOG = 1024
 _STOP_POLL_S = 0.02
-_ENDED = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
-# Edges: an event says that something is new, and is not asked for again after every request.
-_EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 
 
 class Http2Server:
@@ -69,7 +67,7 @@ class Http2Server:
         self._readers = self._away = 0
         """Threads that wait on the epoll; those of them that are working on a call."""
         self._stopping = threading.Event()
-        self._spare, self._told = _spare(), False
+        self._spare = Spare("gRPC")
 
     def listen(self, address: str) -> None:
         """Bind ``host:port`` or ``unix:path``.
@@ -135,7 +133,7 @@ class Http2Server:
                     return
 
     def _read(self, descriptor: int, connection: Connection, event: int) -> None:
-        if event & _ENDED:
+        if event & ENDED:
             connection.ended = True
         if event & select.EPOLLOUT:
             connection.sender.flush()
@@ -207,7 +205,7 @@ class Http2Server:
                 client, _ = self._listeners[descriptor].accept()
             except OSError as error:  # taken by another thread, gone again, or the server stops
                 if error.errno in (errno.EMFILE, errno.ENFILE):
-                    self._turn_away(descriptor)
+                    self._spare.turn_away(self._listeners[descriptor])
                 return
             client.setblocking(False)
             if client.family != socket.AF_UNIX:
@@ -217,20 +215,7 @@ class Http2Server:
                 message_limit_bytes=self._message_limit_bytes,
                 max_streams=self._max_streams,
             )
-            self._epoll.register(client, _EVENTS)
-
-    def _turn_away(self, descriptor: int) -> None:
-        """Close a connection that there is no descriptor for: one that stays in the backlog would
-        wake this thread without end."""
-        if self._spare is None:
-            return
-        os.close(self._spare)
-        with contextlib.suppress(OSError):
-            self._listeners[descriptor].accept()[0].close()
-        self._spare = _spare()
-        if not self._told:
-            self._told = True
-            _LOG.warning("Out of file descriptors: connections are turned away")
+            self._epoll.register(client, EVENTS)
 
     def _close(self, descriptor: int, connection: Connection) -> None:
         if self._connections.get(descriptor) is connection:
@@ -266,14 +251,6 @@ class Http2Server:
             connection.sender.answer(stream, answer)
         else:
             connection.sender.fail(stream, failure)
-
-
-def _spare() -> int | None:
-    """A descriptor to give up when there are no others left."""
-    try:
-        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
 
 
 def _bound(address: str) -> socket.socket:
